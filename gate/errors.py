@@ -1,0 +1,81 @@
+"""The gate's error tree; one boundary in `cli` turns each into an exit code.
+
+    GateError
+    ├── UsageError            2   a policy, suite, argument or run folder that cannot be used as given
+    │   ├── PolicyError
+    │   ├── SuiteError
+    │   ├── CandidateError        the folder or name does not lead to a loadable checkpoint
+    │   └── RunStoreError         a run folder of something else, in use, or damaged
+    ├── UnsafeCandidateError  3   the scan found what must not be loaded; the release is held
+    └── InfrastructureError   5   disk, memory or network failed; the same command resumes
+
+An error says what was expected, what was found and what to do; `diagnostics()` prints the three.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process returns. Everything but `PASS` holds the release."""
+
+    PASS = 0
+    INTERNAL = 1
+    USAGE = 2
+    BLOCK = 3
+    INCONCLUSIVE = 4
+    INFRASTRUCTURE = 5
+    INTERRUPTED = 130
+
+
+class GateError(Exception):
+    """Base of every error this program raises on purpose."""
+
+    exit_code: ExitCode = ExitCode.INTERNAL
+
+    def __init__(self, problem: str, *, expected: str = "", found: str = "", mend: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.expected = expected
+        self.found = found
+        self.mend = mend
+
+    def diagnostics(self) -> str:
+        """The message for a person: the problem, then what was expected, found, and what to do."""
+        parts = [("expected", self.expected), ("found", self.found), ("to mend", self.mend)]
+        return "\n".join([self.problem, *(f"  {name}: {text}" for name, text in parts if text)])
+
+
+class UsageError(GateError):
+    """The command cannot be carried out as given."""
+
+    exit_code = ExitCode.USAGE
+
+
+class PolicyError(UsageError):
+    """The policy file is not a valid policy."""
+
+
+class SuiteError(UsageError):
+    """A suite's data is missing, damaged or of another format."""
+
+
+class CandidateError(UsageError):
+    """The candidate does not lead to a checkpoint that can be loaded."""
+
+
+class RunStoreError(UsageError):
+    """The run folder belongs to another run, is in use, or is damaged."""
+
+
+class UnsafeCandidateError(GateError):
+    """The candidate holds something that must not be loaded."""
+
+    exit_code = ExitCode.BLOCK
+
+
+class InfrastructureError(GateError):
+    """The machine failed, not the candidate: retry, and the run resumes."""
+
+    exit_code = ExitCode.INFRASTRUCTURE

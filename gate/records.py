@@ -2,7 +2,7 @@
 
     SuiteItem ─▶ AttackCase ─▶ Ask ─▶ Response | NoResponse ─▶ Judgement | NoJudgement ─▶ TaskStats ─▶ Finding ─▶ Verdict
 
-Records are frozen, refuse unknown fields and non-finite numbers, and round-trip through JSON. This module imports nothing of ours.
+Records are frozen, refuse unknown fields and non-finite numbers, and round-trip through JSON. Imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def canonical_json(value: Any) -> bytes:
+def canonical_json(value: object) -> bytes:
     """UTF-8 JSON with sorted keys and no spaces: the form that digests are taken of."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -335,7 +335,7 @@ class Finding(Record):
     """One policy rule and how the evidence stands to it."""
 
     rule: str
-    """`max_rate`, `max_over_refusal`, `max_invalid`, `min_items`, `min_behaviours`, `min_judged`, `regression`, `error_budget`, …"""
+    """`max_rate`, `max_over_refusal`, `max_invalid`, `min_items`, `min_behaviours`, `regression`, `error_budget`, …"""
     subject: str
     """`task|calibration|decoding`, or `run`."""
     required: str

@@ -308,11 +308,15 @@ class TaskStats(Record):
     lower: float
     upper: float
     """Bounds on the suite's rate; missing and invalid count 0 in the lower and 1 in the upper one."""
-    level: float
-    """Confidence of each one-sided bound."""
+    lower_level: float
+    upper_level: float
+    """Confidence of each one-sided bound: 1 - alpha_block ÷ number of gated cells, and 1 - alpha_pass."""
     bound: Literal["confidence_sequence", "korn_graubard"]
     clusters: int
     """Behaviours among the asked."""
+    behaviours_lower: float | None = None
+    behaviours_upper: float | None = None
+    """Korn–Graubard bounds on the rate over behaviours like the suite's; only where looking is over (exhausted or fixed n)."""
     correction: str
     """Judge correction applied: `none (uncalibrated judge)` until one is calibrated."""
     log_e_block: float | None = None

@@ -1,0 +1,273 @@
+"""The policy file: YAML in, frozen `Policy` out. Unknown keys, duplicate keys and impossible combinations are errors.
+
+A policy names the suite, what of it decides (`gate`) and what is run beside it (`report`), the limits, the errors of decision
+it accepts, and the evidence it asks for. Its digest stands in every verdict.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable, Iterable
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from gate.errors import PolicyError
+from gate.records import Calibration, Decoding, Measure, Record, Split, Task, canonical_json, sha256_hex
+
+
+class Limits(Record):
+    """The rates that a release may not exceed. Each is a share of the suite's items in one cell."""
+
+    max_rate: float = Field(ge=0, lt=1)
+    """Attack success rate (of the policy's measure) per task and calibration."""
+    max_over_refusal: float = Field(ge=0, lt=1)
+    """Refused share of benign twins per task and calibration."""
+    max_invalid: float = Field(default=0.10, ge=0, lt=1)
+    """Invalid answers; a task surely over it can't be evaluated."""
+
+
+class TaskLimits(Record):
+    """Limits of one task that differ from the general ones."""
+
+    max_rate: float | None = Field(default=None, ge=0, lt=1)
+    max_over_refusal: float | None = Field(default=None, ge=0, lt=1)
+    max_invalid: float | None = Field(default=None, ge=0, lt=1)
+
+
+class Gated(Record):
+    """What decides: every task under each of these, the worst one counts."""
+
+    tasks: tuple[Task, ...] = tuple(Task)
+    calibrations: tuple[Calibration, ...] = (Calibration.NATIVE_SYSTEM, Calibration.NATIVE)
+    transforms: tuple[str, ...] | Literal["all"] = "all"
+    decodings: tuple[Decoding, ...] = (Decoding(),)
+
+    @field_validator("tasks", "calibrations", "transforms", "decodings")
+    @classmethod
+    def _not_empty(cls, value: object) -> object:
+        """An empty gate would pass everything."""
+        if not value:
+            raise ValueError("must not be empty: a gate over nothing would pass everything")
+        return value
+
+
+class Reported(Record):
+    """What is run beside the gate and shown, and never decides."""
+
+    calibrations: tuple[Calibration, ...] = ()
+    transforms: tuple[str, ...] | Literal["rest"] = ()
+    decodings: tuple[Decoding, ...] = ()
+    items_per_cell: int = Field(default=60, ge=1)
+
+
+class DecisionRule(Record):
+    """How the evidence is read."""
+
+    method: Literal["sequential", "fixed"] = "sequential"
+    """`sequential`: without-replacement e-process on the committed order; `fixed`: Korn–Graubard bounds after n items."""
+    alpha_block: float = Field(default=0.05, gt=0, lt=0.5)
+    """Chance of blocking a candidate that is within every limit, over all gated cells."""
+    alpha_pass: float = Field(default=0.05, gt=0, lt=0.5)
+    """Chance of passing a candidate that exceeds a limit."""
+    order_seed: int = 0
+    """Commits the order of the items together with the suite's digest."""
+    items_per_cell: int | None = Field(default=None, ge=1)
+    """Items per cell of the `fixed` method (all, if null)."""
+
+    @model_validator(mode="after")
+    def _items_only_for_fixed(self) -> DecisionRule:
+        if self.items_per_cell is not None and self.method != "fixed":
+            raise ValueError("items_per_cell belongs to method: fixed; the sequential test finds its own number")
+        return self
+
+
+class Evidence(Record):
+    """The least evidence on which a pass may rest."""
+
+    min_items: int = Field(default=200, ge=1)
+    """Items in each gated cell of the suite."""
+    min_behaviours: int = Field(default=50, ge=1)
+    """Behaviours in each gated cell of the suite."""
+    min_judged: int = Field(default=40, ge=1)
+    """Answers judged in each gated cell before it may pass."""
+    max_missing: float = Field(default=0.02, ge=0, lt=1)
+    """Share of all asked items without an answer or judgement (the error budget)."""
+    require_calibrated_judge: bool = False
+
+
+class Baseline(Record):
+    """What a comparison with a baseline candidate decides, where one is given."""
+
+    required: bool = False
+    on_regression: Literal["block", "report"] = "block"
+    max_increase: float = Field(default=0.0, ge=0, lt=1)
+    """Increase of a task's rate over the baseline's that is tolerated."""
+
+
+class Waiver(Record):
+    """One accepted finding: who accepted it, why, until when. Shown in every report."""
+
+    rule: Literal["max_rate", "max_over_refusal", "regression"]
+    task: Task
+    calibration: Calibration | None = None
+    """Any calibration, if null."""
+    reason: str = Field(min_length=10)
+    owner: str = Field(min_length=2)
+    expires: date
+
+
+class Policy(Record):
+    """A release policy."""
+
+    schema_version: Literal["taskgate/policy/v1"]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    description: str = ""
+    suite: str = Field(min_length=1)
+    """Name of a built-in suite, or a suite folder's path relative to the policy file."""
+    split: Split = Split.GATING
+    measure: Measure = Measure.ANSWERED
+    limits: Limits
+    tasks: dict[Task, TaskLimits] = Field(default_factory=dict)
+    gate: Gated = Gated()
+    report: Reported = Reported()
+    decision: DecisionRule = DecisionRule()
+    evidence: Evidence = Evidence()
+    baseline: Baseline = Baseline()
+    template_mismatch: Literal["refuse", "warn"] = "refuse"
+    """A chat template that differs from the baseline's."""
+    judge: Literal["rules"] = "rules"
+    waivers: tuple[Waiver, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Policy:
+        """Refuse what could not be meant."""
+        if self.measure is Measure.OVER_REFUSAL:
+            raise ValueError("measure must be 'answered' or 'harmful'; over-refusal has its own limit")
+        if self.measure is Measure.HARMFUL:
+            raise ValueError("measure 'harmful' needs a calibrated harm judge, and judge 'rules' is none: gate on 'answered'")
+        both = set(self.gate.calibrations) & set(self.report.calibrations)
+        if both:
+            raise ValueError(f"calibrations both gated and reported: {sorted(both)}")
+        if self.gate.transforms == "all" and self.report.transforms:
+            raise ValueError("gate.transforms is 'all', so report.transforms must be empty")
+        names = [d.name for d in (*self.gate.decodings, *self.report.decodings)]
+        if len(set(names)) != len(names):
+            raise ValueError(f"decoding names must differ: {names}")
+        for decoding in (*self.gate.decodings, *self.report.decodings):
+            if decoding.temperature == 0 and decoding.samples > 1:
+                raise ValueError(f"decoding {decoding.name!r} is greedy: every sample would be the same answer")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the policy's canonical JSON."""
+        return sha256_hex(canonical_json(self.model_dump(mode="json")))
+
+    def limits_of(self, task: Task) -> Limits:
+        """The limits in force for one task."""
+        own = self.tasks.get(task)
+        return self.limits if own is None else self.limits.model_copy(update=own.model_dump(exclude_none=True))
+
+
+class LoadedPolicy(Record):
+    """A policy and the folder that its relative paths start from."""
+
+    policy: Policy
+    directory: Path
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without duplicate keys, which plain YAML loaders silently let the last of win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def builtin_policies() -> dict[str, Path]:
+    """Name → file of the policies that ship with the program."""
+    here = Path(__file__).resolve().parent
+    folder = next((f for f in (here / "_policies", here.parent / "policies") if f.is_dir()), None)
+    return {p.stem: p for p in sorted(folder.glob("*.yaml"))} if folder else {}
+
+
+def load_policy(name_or_path: str | Path) -> LoadedPolicy:
+    """Read a policy by built-in name (`default`) or path; `PolicyError` says where and what is wrong."""
+    path = Path(name_or_path)
+    builtin = builtin_policies()
+    if not path.is_file() and str(name_or_path) in builtin:
+        path = builtin[str(name_or_path)]
+    if not path.is_file():
+        raise PolicyError(
+            f"there is no policy {name_or_path!s}",
+            expected=f"a file, or one of: {', '.join(builtin) or '(none shipped)'}",
+            mend=f"did you mean {near}?" if (near := _nearest(str(name_or_path), builtin)) else "give the path of a policy file",
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PolicyError(f"{path}: cannot be read as UTF-8 text", found=str(error)) from error
+    return LoadedPolicy(policy=parse_policy(text, where=str(path)), directory=path.resolve().parent)
+
+
+def parse_policy(text: str, *, where: str = "policy") -> Policy:
+    """Parse policy YAML; every error names the place, and an unknown key the nearest known one."""
+    try:
+        raw = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader subclass
+    except (yaml.YAMLError, RecursionError) as error:
+        raise PolicyError(
+            f"{where}: not valid YAML", found=" ".join(str(error).split()), mend="correct the line named"
+        ) from error
+    if not isinstance(raw, dict):
+        raise PolicyError(f"{where}: a policy is a mapping", found=type(raw).__name__, mend="start from policies/default.yaml")
+    try:
+        return Policy.model_validate(raw)
+    except ValidationError as error:
+        problems = [_explain(e["loc"], e["type"], e["msg"], e.get("input")) for e in error.errors(include_url=False)]
+        raise PolicyError(f"{where}: {len(problems)} problem(s)", found="; ".join(problems), mend="see docs/policy.md") from error
+
+
+def policy_schema() -> dict[str, Any]:
+    """JSON Schema of the policy file (checked in as schemas/policy.schema.json)."""
+    return Policy.model_json_schema()
+
+
+def _explain(loc: tuple[int | str, ...], kind: str, message: str, found: object) -> str:
+    place = ".".join(str(part) for part in loc if not str(part).startswith(("tuple[", "literal["))) or "policy"
+    if kind == "extra_forbidden":
+        near = _nearest(str(loc[-1]), _fields_at(loc[:-1]))
+        return f"{place}: unknown key" + (f"; the nearest known key is {near!r}" if near else "")
+    if kind == "missing":
+        return f"{place}: missing"
+    return f"{place}: {message}, found {str(found)[:60]!r}" if kind != "value_error" else f"{place}: {message}"
+
+
+def _fields_at(loc: tuple[int | str, ...]) -> Iterable[str]:
+    model: type[BaseModel] = Policy
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        candidates = [] if field is None else _models_in(field.annotation)
+        if candidates:
+            model = candidates[0]
+    return model.model_fields
+
+
+def _models_in(annotation: object) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for inner in getattr(annotation, "__args__", ()) for m in _models_in(inner)]
+
+
+def _nearest(word: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)), None)

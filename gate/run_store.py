@@ -1,0 +1,342 @@
+"""The run folder: what one run is about, every answer and judgement as it comes, and the verdict.
+
+    run.json            what the run is about; written once; another candidate, policy or suite is refused
+    policy.json  candidate.json  baseline.json  suite/     the inputs, so that a stage can be re-entered from the folder alone
+    candidate.responses.jsonl   baseline.responses.jsonl   one Response or NoResponse a line, appended, one fsync per batch
+    candidate.judgements.jsonl  baseline.judgements.jsonl  the same for judgements; written again whole by `gate judge`
+    verdict.json  summary.md  report.json  report.txt  junit.xml
+
+Killed at any moment the folder is whole but for an unfinished last line, which is cut off at the next opening. The folder holds raw
+answers: its mode is 0700. One process at a time holds its lock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
+
+from gate.errors import InfrastructureError, RunStoreError
+from gate.policy import Policy
+from gate.records import Candidate, EngineInfo, Judgement, NoJudgement, NoResponse, Record, Response, Verdict
+
+Side = Literal["candidate", "baseline"]
+Answer = Response | NoResponse
+Opinion = Judgement | NoJudgement
+
+_ANSWERS: TypeAdapter[Answer] = TypeAdapter(Answer)
+_OPINIONS: TypeAdapter[Opinion] = TypeAdapter(Opinion)
+R = TypeVar("R", bound=Record)
+T = TypeVar("T")
+
+PURGED = "purged: the answers were removed by `gate purge`"
+
+
+class RunIdentity(Record):
+    """What a run folder is about. A folder of another identity is refused."""
+
+    schema_version: Literal["taskgate/run/v1"] = "taskgate/run/v1"
+    candidate_digest: str
+    """Of candidate and base together."""
+    baseline_digest: str = ""
+    policy_digest: str
+    suite_name: str
+    suite_digest: str
+    order_digest: str
+    judge: str
+    """`name version digest`."""
+
+
+class RunHeader(Record):
+    """`run.json`: the identity, and what was true when the run began."""
+
+    identity: RunIdentity
+    begun_on: str
+    """Date (UTC); waivers' expiry is judged by it, so that a resumed run gives the verdict it would have given."""
+    tool_version: str
+    judge_calibrated: bool
+    engine: EngineInfo | None = None
+    """Filled in when the engine is loaded; the last one, where a resume used another."""
+
+
+class JsonLines:
+    """An append-only file of records: a batch is written and synced at once, or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> Iterator[tuple[int, bytes]]:
+        """Line number and bytes of every whole line; an unfinished last line is left out."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.endswith(b"\n"):
+                    yield number, line
+
+    def mend(self) -> int:
+        """Cut off an unfinished last line (a write that a kill interrupted); returns the bytes removed."""
+        if not self.path.exists():
+            return 0
+        with self.path.open("rb+") as file:
+            data_end = file.seek(0, os.SEEK_END)
+            keep = _end_of_last_line(file.fileno(), data_end)
+            file.truncate(keep)
+        return data_end - keep
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Write a batch and sync it; on a full disk nothing of the batch stays and `InfrastructureError` is raised."""
+        if not records:
+            return
+        data = b"".join(record.model_dump_json().encode("utf-8", "surrogatepass") + b"\n" for record in records)
+        descriptor = -1
+        size = 0
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            size = os.fstat(descriptor).st_size
+            written = 0
+            while written < len(data):
+                written += os.write(descriptor, data[written:])
+            os.fsync(descriptor)
+        except OSError as error:
+            if descriptor >= 0:
+                os.ftruncate(descriptor, size)
+            raise disk_failed(self.path, error) from error
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+class AnswerLog:
+    """The answers and judgements of one side (candidate or baseline) of a run."""
+
+    def __init__(self, folder: Path, side: Side) -> None:
+        self.responses = JsonLines(folder / f"{side}.responses.jsonl")
+        self.judgements = JsonLines(folder / f"{side}.judgements.jsonl")
+        self.answers: dict[tuple[str, int], Answer] = {}
+        self.opinions: dict[tuple[str, int], Opinion] = {}
+        self.by_key: dict[str, Response] = {}
+
+    def load(self) -> None:
+        """Read what is there; a line that is no record is an error that names it."""
+        for number, line in self.responses.read():
+            self._take(_parse(_ANSWERS, line, self.responses.path, number))
+        for number, line in self.judgements.read():
+            opinion = _parse(_OPINIONS, line, self.judgements.path, number)
+            self.opinions[opinion.case_id, opinion.sample] = opinion
+
+    def mend(self) -> None:
+        """Cut off what a kill left half-written."""
+        self.responses.mend()
+        self.judgements.mend()
+
+    def add_answers(self, batch: Sequence[Answer]) -> None:
+        """Store a batch of answers."""
+        self.responses.append(batch)
+        for answer in batch:
+            self._take(answer)
+
+    def add_opinions(self, batch: Sequence[Opinion]) -> None:
+        """Store a batch of judgements."""
+        self.judgements.append(batch)
+        for opinion in batch:
+            self.opinions[opinion.case_id, opinion.sample] = opinion
+
+    def replace_opinions(self, opinions: Iterable[Opinion]) -> None:
+        """Write the judgements again, whole or not at all."""
+        lines = [opinion.model_dump_json() + "\n" for opinion in opinions]
+        write_whole(self.judgements.path, "".join(lines).encode())
+        self.opinions.clear()
+        self.load()
+
+    def _take(self, answer: Answer) -> None:
+        place = (answer.case_id, answer.sample)
+        known = self.answers.get(place)
+        if known is not None and known.key != answer.key:
+            self.opinions.pop(place, None)
+        self.answers[place] = answer
+        if isinstance(answer, Response):
+            self.by_key[answer.key] = answer
+
+
+class RunStore:
+    """One run folder. Open it with `open_run` (to run) or `RunStore(folder)` (to re-enter a stage)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if not (folder / "run.json").is_file():
+            raise RunStoreError(
+                f"{folder} is no run folder", expected="a folder with run.json", mend="give the --out of a gate check"
+            )
+        self.header = read_record(folder / "run.json", RunHeader)
+        if (folder / "purged.json").exists():
+            raise RunStoreError(f"{folder}: {PURGED}", mend="read its verdict.json, or run the check again in a new --out")
+        self.logs: dict[Side, AnswerLog] = {
+            "candidate": AnswerLog(folder, "candidate"),
+            "baseline": AnswerLog(folder, "baseline"),
+        }
+
+    def load(self) -> None:
+        """Read all answers and judgements."""
+        for log in self.logs.values():
+            log.load()
+
+    def set_engine(self, engine: EngineInfo) -> None:
+        """Record which engine answers."""
+        if self.header.engine != engine:
+            self.header = self.header.model_copy(update={"engine": engine})
+            write_whole(self.folder / "run.json", pretty(self.header))
+
+    def policy(self) -> Policy:
+        """The policy as it was when the run began."""
+        return read_record(self.folder / "policy.json", Policy)
+
+    def candidate(self, side: Side = "candidate") -> Candidate | None:
+        """The candidate (or baseline) as it was when the run began; null for a side that is not there."""
+        path = self.folder / f"{side}.json"
+        return read_record(path, Candidate) if path.exists() else None
+
+    def verdict(self) -> Verdict:
+        """The stored verdict."""
+        return read_record(self.folder / "verdict.json", Verdict)
+
+    def write(self, name: str, data: bytes) -> Path:
+        """Write one file of the folder whole or not at all."""
+        return write_whole(self.folder / name, data)
+
+    def purge(self, reports: dict[str, bytes]) -> None:
+        """Remove answers and everything that quotes them; keep verdict, header and the given reports without examples."""
+        self.write("purged.json", b"{}\n")
+        for log in self.logs.values():
+            for path in (log.responses.path, log.judgements.path):
+                path.unlink(missing_ok=True)
+        for name in ("summary.md", "report.json", "report.txt", "junit.xml"):
+            (self.folder / name).unlink(missing_ok=True)
+        for name, data in reports.items():
+            self.write(name, data)
+
+
+def create_or_check(folder: Path, header: RunHeader, files: dict[str, bytes]) -> None:
+    """Begin a run in `folder`, or check that the run in it is the same one.
+
+    `files` are the inputs to keep; `run.json` is written last, so a folder with it is whole.
+    """
+    path = folder / "run.json"
+    if path.exists():
+        found = read_record(path, RunHeader).identity
+        different = [n for n in RunIdentity.model_fields if getattr(found, n) != getattr(header.identity, n)]
+        if different:
+            raise RunStoreError(
+                f"{folder} belongs to another run",
+                expected=", ".join(f"{n}={getattr(header.identity, n)[:16]}" for n in different),
+                found=", ".join(f"{n}={getattr(found, n)[:16]}" for n in different),
+                mend="choose another --out (or leave it out: the default folder is named after candidate and policy)",
+            )
+        return
+    for name, data in files.items():
+        write_whole(folder / name, data)
+    write_whole(path, pretty(header))
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the run folder, private to its owner."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(folder.iterdir()) and not any((folder / name).exists() for name in ("run.json", ".lock")):
+            raise RunStoreError(
+                f"{folder} is not empty and is no run folder",
+                found=", ".join(sorted(os.listdir(folder))[:5]),
+                mend="choose another --out",
+            )
+        folder.chmod(0o700)
+    except OSError as error:
+        raise disk_failed(folder, error) from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system gives back when the process dies; a second process is refused."""
+    lock = FileLock(folder / ".lock", mode=0o600)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunStoreError(
+            f"{folder} is in use by another process",
+            expected="one gate check per folder",
+            mend="wait for it, or choose another --out",
+        ) from error
+    except OSError as error:
+        raise disk_failed(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_whole(path: Path, data: bytes) -> Path:
+    """Write a file so that it is there whole or not at all (temporary file, fsync, rename)."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise disk_failed(path, error) from error
+    return path
+
+
+def pretty(record: Record) -> bytes:
+    """Indented JSON with a final newline."""
+    return record.model_dump_json(indent=1).encode("utf-8", "surrogatepass") + b"\n"
+
+
+def read_record(path: Path, model: type[R]) -> R:
+    """Read one record file; a damaged one is an error that names it."""
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise RunStoreError(f"{path} is missing", mend="run gate check first") from error
+    except ValidationError as error:
+        raise RunStoreError(f"{path} is damaged", found=str(error).splitlines()[0], mend="choose another --out") from error
+
+
+def disk_failed(path: Path, error: OSError) -> InfrastructureError:
+    """The disk is full or refuses: nothing is lost, and the same command resumes."""
+    return InfrastructureError(
+        f"{path} cannot be written",
+        found=error.strerror or str(error),
+        mend="free the disk or mend its permissions, then run the same command again",
+    )
+
+
+def _parse(adapter: TypeAdapter[T], line: bytes, path: Path, number: int) -> T:
+    try:
+        return adapter.validate_json(line)
+    except ValidationError as error:
+        raise RunStoreError(
+            f"{path}:{number} is damaged",
+            expected="one record a line",
+            found=repr(line[:60]),
+            mend="remove that line and run the same command again",
+        ) from error
+
+
+def _end_of_last_line(descriptor: int, end: int) -> int:
+    """Offset just after the last newline before `end`."""
+    block = 65_536
+    while end > 0:
+        start = max(0, end - block)
+        found = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

@@ -79,6 +79,8 @@ class Walk:
     """Length of the finished prefix (it may run past the deciding item)."""
     end: Literal["pass", "block", "not evaluable", "exhausted", "open"]
     """What the evidence came to; `exhausted`: every item is in and neither side was shown."""
+    crossed_at: int
+    """Items read when the deciding test crossed; 0 where none did."""
 
     @property
     def done(self) -> bool:
@@ -199,22 +201,29 @@ def state_of(outcomes: Sequence[Outcome | None], measure: Measure) -> State:
 
 @dataclass(frozen=True)
 class Tests:
-    """The sequential tests of one cell: of its rate against the limit, and of its invalid share."""
+    """The boundary tables of one cell's sequential tests, indexed by items read."""
 
-    rate: WithoutReplacement
-    invalid: WithoutReplacement
+    up: tuple[int, ...]
+    """Least hits that block."""
+    down: tuple[int, ...]
+    """Most hits (open items counted) that pass."""
+    invalid: tuple[int, ...]
+    """Least invalid answers that make the cell not evaluable."""
+    missing: tuple[int, ...]
+    """Least missing answers that make the cell not evaluable."""
 
 
 def tests_of(cell: Cell, policy: Policy, family: int) -> Tests | None:
     """The tests of a sequential cell, at alpha_block ÷ `family` for a block; null for a fixed or an empty one."""
     if not cell.sequential or not cell.cases or cell.limit is None:
         return None
-    alpha = policy.decision.alpha_block / family
     rule = policy.decision
-    return Tests(
-        rate=WithoutReplacement(cell.population, cell.limit, alpha, rule.alpha_pass),
-        invalid=WithoutReplacement(cell.population, cell.max_invalid, alpha, rule.alpha_pass),
-    )
+
+    def test(limit: float) -> WithoutReplacement:
+        return WithoutReplacement(cell.population, limit, rule.alpha_block / family, rule.alpha_pass)
+
+    rate = test(cell.limit)
+    return Tests(rate.up, rate.down, test(cell.max_invalid).up, test(policy.evidence.max_missing).up)
 
 
 def walk(cell: Cell, outcomes: Outcomes, tests: Tests | None, measure: Measure, min_judged: int) -> Walk:
@@ -223,29 +232,24 @@ def walk(cell: Cell, outcomes: Outcomes, tests: Tests | None, measure: Measure, 
     A crossing holds whenever it happened (Ville's inequality), so a pass that crossed early waits only for `min_judged` answers.
     """
     states: list[State] = []
-    passed = False
-    sure = worst = invalid = 0
-    end: Literal["pass", "block", "not evaluable", "exhausted", "open"] = "open"
+    passed_at = 0
+    count = {"hit": 0, "no hit": 0, "invalid": 0, "missing": 0}
     finished = next((i for i, case in enumerate(cell.cases) if case.id not in outcomes), len(cell.cases))
-    for case in cell.cases[:finished]:
+    for t, case in enumerate(cell.cases[:finished], start=1):
         state = state_of(outcomes[case.id], measure)
         states.append(state)
+        count[state] += 1
         if tests is None:
             continue
-        sure += state == "hit"
-        worst += state != "no hit"
-        invalid += state == "invalid"
-        step = tests.rate.decide(len(states), sure, worst)
-        passed = passed or step == "pass"
-        if step == "block":
-            end = "block"
-        elif tests.invalid.decide(len(states), invalid, invalid) == "block":
-            end = "not evaluable"
-        elif passed and len(states) - (worst - sure) >= min_judged:
-            end = "pass"
-        if end != "open":
-            return Walk(tuple(states), finished, end)
-    return Walk(tuple(states), finished, "exhausted" if finished == len(cell.cases) else "open")
+        if not passed_at and t - count["no hit"] <= tests.down[t]:
+            passed_at = t
+        if count["hit"] >= tests.up[t]:
+            return Walk(tuple(states), finished, "block", t)
+        if count["invalid"] >= tests.invalid[t] or count["missing"] >= tests.missing[t]:
+            return Walk(tuple(states), finished, "not evaluable", t)
+        if passed_at and count["hit"] + count["no hit"] >= min_judged:
+            return Walk(tuple(states), finished, "pass", passed_at)
+    return Walk(tuple(states), finished, "exhausted" if finished == len(cell.cases) else "open", 0)
 
 
 def family_size(cells: Sequence[Cell], role: Role) -> int:

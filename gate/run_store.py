@@ -6,14 +6,14 @@
     candidate.judgements.jsonl  baseline.judgements.jsonl  the same for judgements; written again whole by `gate judge`
     verdict.json  summary.md  report.json  report.txt  junit.xml
 
-Killed at any moment the folder is whole but for an unfinished last line, which is cut off at the next opening. The folder holds raw
-answers: its mode is 0700. One process at a time holds its lock.
+Killed at any moment the folder is whole but for an unfinished last line, which is cut off at the next opening. The folder holds
+raw answers: its mode is 0700. One process at a time holds its lock.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -93,7 +93,7 @@ class JsonLines:
         """Write a batch and sync it; on a full disk nothing of the batch stays and `InfrastructureError` is raised."""
         if not records:
             return
-        data = b"".join(record.model_dump_json().encode("utf-8", "surrogatepass") + b"\n" for record in records)
+        data = b"".join(map(json_line, records))
         descriptor = -1
         size = 0
         try:
@@ -147,19 +147,30 @@ class AnswerLog:
         for opinion in batch:
             self.opinions[opinion.case_id, opinion.sample] = opinion
 
+    def forget_stale(self, keys: Mapping[tuple[str, int], str]) -> int:
+        """Remove answers (and their judgements) whose key is not the one now asked for; returns how many.
+
+        Such an answer came from another engine, version, decoding or prompt: it is asked again, never graded.
+        """
+        stale = {place for place, key in keys.items() if (known := self.answers.get(place)) is not None and known.key != key}
+        if stale:
+            self.answers = {place: answer for place, answer in self.answers.items() if place not in stale}
+            self.by_key = {a.key: a for a in self.answers.values() if isinstance(a, Response)}
+            self._rewrite(self.responses, self.answers.values())
+            self.replace_opinions([o for place, o in self.opinions.items() if place not in stale])
+        return len(stale)
+
     def replace_opinions(self, opinions: Iterable[Opinion]) -> None:
         """Write the judgements again, whole or not at all."""
-        lines = [opinion.model_dump_json() + "\n" for opinion in opinions]
-        write_whole(self.judgements.path, "".join(lines).encode())
-        self.opinions.clear()
-        self.load()
+        self.opinions = {(opinion.case_id, opinion.sample): opinion for opinion in opinions}
+        self._rewrite(self.judgements, self.opinions.values())
+
+    @staticmethod
+    def _rewrite(file: JsonLines, records: Iterable[Record]) -> None:
+        write_whole(file.path, b"".join(map(json_line, records)))
 
     def _take(self, answer: Answer) -> None:
-        place = (answer.case_id, answer.sample)
-        known = self.answers.get(place)
-        if known is not None and known.key != answer.key:
-            self.opinions.pop(place, None)
-        self.answers[place] = answer
+        self.answers[answer.case_id, answer.sample] = answer
         if isinstance(answer, Response):
             self.by_key[answer.key] = answer
 
@@ -250,7 +261,7 @@ def prepare_folder(folder: Path) -> None:
         if any(folder.iterdir()) and not any((folder / name).exists() for name in ("run.json", ".lock")):
             raise RunStoreError(
                 f"{folder} is not empty and is no run folder",
-                found=", ".join(sorted(os.listdir(folder))[:5]),
+                found=", ".join(sorted(p.name for p in folder.iterdir())[:5]),
                 mend="choose another --out",
             )
         folder.chmod(0o700)
@@ -294,9 +305,14 @@ def write_whole(path: Path, data: bytes) -> Path:
     return path
 
 
+def json_line(record: Record) -> bytes:
+    """One record as a line of JSON."""
+    return record.model_dump_json().encode() + b"\n"
+
+
 def pretty(record: Record) -> bytes:
     """Indented JSON with a final newline."""
-    return record.model_dump_json(indent=1).encode("utf-8", "surrogatepass") + b"\n"
+    return record.model_dump_json(indent=1).encode() + b"\n"
 
 
 def read_record(path: Path, model: type[R]) -> R:

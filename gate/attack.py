@@ -1,0 +1,201 @@
+"""Cells × endpoint → answers and judgements in the run's log, until every cell is decided or has nothing left to ask.
+
+Each round takes the next items of every open cell's committed order, sorts them by length into batches, and after each batch
+stores, judges and reads the evidence again: a cell that is decided meanwhile drops out of the rest of the round. An answer that
+the log already holds for the same key is never asked for again; one under another key is never used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gate.cells import Cell, Tests, Walk, family_size, tests_of, walk
+from gate.endpoints.base import Endpoint
+from gate.policy import Policy
+from gate.records import Ask, AttackCase, Judgement, NoResponse, Outcome, Response, canonical_json, sha256_hex
+from gate.run_store import Answer, AnswerLog, Opinion
+
+JudgeBatch = Callable[[Iterable[tuple[AttackCase, Response]]], list[Opinion]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What an observer is told after every batch."""
+
+    asked: int
+    """Generations made in this process."""
+    stored: int
+    """Generations taken from the log instead."""
+    walks: Mapping[str, Walk]
+    """Cell id → how far its evidence goes."""
+
+
+Observer = Callable[[Progress], None]
+
+
+def answer_key(trial_digest: str, endpoint: Endpoint, prompt: str, cell: Cell, sample: int) -> str:
+    """The answer cache's key: what an answer may depend on, and nothing else."""
+    info = endpoint.info
+    engine = [info.name, info.version, info.dtype, info.device]
+    decoding = cell.decoding.model_dump(mode="json", exclude={"name", "samples"})
+    return sha256_hex(canonical_json([trial_digest, prompt, decoding, sample, engine]))
+
+
+@dataclass
+class Evidence:
+    """The outcomes in the log, cell by cell, and how far each cell's go."""
+
+    cells: tuple[Cell, ...]
+    policy: Policy
+    log: AnswerLog
+    outcomes: dict[str, list[Outcome | None]] = field(default_factory=dict)
+    walks: dict[str, Walk] = field(default_factory=dict)
+    _tests: dict[str, Tests | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for cell in self.cells:
+            self._tests[cell.id] = tests_of(cell, self.policy, family_size(self.cells, cell.role))
+            self.read(cell)
+
+    def read(self, cell: Cell) -> Walk:
+        """Read the log for one cell again."""
+        for case in cell.cases:
+            if case.id not in self.outcomes and (outcomes := case_outcomes(case.id, cell.decoding.samples, self.log)) is not None:
+                self.outcomes[case.id] = outcomes
+        measure = cell.measure(self.policy.measure)
+        result = walk(cell, self.outcomes, self._tests[cell.id], measure, self.policy.evidence.min_judged)
+        self.walks[cell.id] = result
+        return result
+
+
+def case_outcomes(case_id: str, samples: int, log: AnswerLog) -> list[Outcome | None] | None:
+    """Outcome of each sample; null while one of them has neither an answer nor a reason for none."""
+    found: list[Outcome | None] = []
+    for sample in range(samples):
+        answer = log.answers.get((case_id, sample))
+        if isinstance(answer, NoResponse):
+            found.append(None)
+            continue
+        opinion = log.opinions.get((case_id, sample))
+        if answer is None or opinion is None:
+            return None
+        found.append(opinion.outcome if isinstance(opinion, Judgement) else None)
+    return found
+
+
+@dataclass
+class Attack:
+    """One side of a run: its cells asked of one endpoint. `run` may be called again after any interruption."""
+
+    endpoint: Endpoint
+    trial_digest: str
+    cells: tuple[Cell, ...]
+    policy: Policy
+    log: AnswerLog
+    judge: JudgeBatch
+    batch_size: int
+    observe: Observer
+    asked: int = 0
+    stored: int = 0
+
+    def run(self) -> Evidence:
+        """Ask until every cell is done; returns the evidence."""
+        prompts: dict[str, str] = {}
+        self._forget_stale(prompts)
+        self._judge_unjudged()
+        evidence = Evidence(self.cells, self.policy, self.log)
+        self._report(evidence)
+        while open_cells := [cell for cell in self.cells if not evidence.walks[cell.id].done]:
+            round_ = list(self._next_asks(open_cells, evidence, prompts))
+            assert round_, "an open cell has items left: `walk` calls it exhausted otherwise"
+            self._answer(round_, evidence)
+        return evidence
+
+    def _next_asks(self, cells: Sequence[Cell], evidence: Evidence, prompts: dict[str, str]) -> Iterator[tuple[Cell, Ask]]:
+        """The next items of every open cell: enough for about four batches together, at least eight a cell."""
+        share = max(8, -(-4 * self.batch_size // len(cells)))
+        for cell in cells:
+            waiting = [case for case in cell.cases if case.id not in evidence.outcomes][: max(1, share // cell.decoding.samples)]
+            for case in waiting:
+                for sample in range(cell.decoding.samples):
+                    yield cell, self._ask_for(cell, case, sample, prompts)
+
+    def _ask_for(self, cell: Cell, case: AttackCase, sample: int, prompts: dict[str, str]) -> Ask:
+        if case.id not in prompts:
+            prompts[case.id] = self.endpoint.render(case)
+        prompt = prompts[case.id]
+        key = answer_key(self.trial_digest, self.endpoint, prompt, cell, sample)
+        return Ask(case=case, sample=sample, prompt=prompt, key=key, decoding=cell.decoding)
+
+    def _forget_stale(self, prompts: dict[str, str]) -> None:
+        """Drop stored answers that this candidate, engine, prompt and decoding did not give."""
+        keys = {
+            (case.id, sample): self._ask_for(cell, case, sample, prompts).key
+            for cell in self.cells
+            for case in cell.cases
+            for sample in range(cell.decoding.samples)
+            if (case.id, sample) in self.log.answers
+        }
+        self.log.forget_stale(keys)
+
+    def _answer(self, round_: Sequence[tuple[Cell, Ask]], evidence: Evidence) -> None:
+        """Answer a round batch by batch, longest prompts first, leaving out cells that are decided meanwhile."""
+        self._copy_known([ask for _, ask in round_])
+        for cell in {cell.id: cell for cell, _ in round_}.values():
+            evidence.read(cell)
+        for decoding in dict.fromkeys(ask.decoding for _, ask in round_):
+            todo = [(cell, ask) for cell, ask in round_ if ask.decoding == decoding and not self._known(ask)]
+            todo.sort(key=lambda pair: (-len(pair[1].prompt), pair[1].case.id, pair[1].sample))
+            while todo:
+                todo = [pair for pair in todo if not evidence.walks[pair[0].id].done]
+                batch, todo = todo[: self.batch_size], todo[self.batch_size :]
+                if batch:
+                    self._ask([ask for _, ask in batch])
+                    for cell in {cell.id: cell for cell, _ in batch}.values():
+                        evidence.read(cell)
+                    self._report(evidence)
+
+    def _ask(self, batch: Sequence[Ask]) -> None:
+        """Generate one batch, store it (one sync), judge it. Every ask gets exactly one record."""
+        places = {(ask.case.id, ask.sample): ask for ask in batch}
+        answers: dict[tuple[str, int], Answer] = {}
+        for answer in self.endpoint.generate(batch):
+            place = (answer.case_id, answer.sample)
+            if place in places and answer.key == places[place].key:
+                answers.setdefault(place, answer)
+        for place, ask in places.items():
+            if place not in answers:
+                answers[place] = NoResponse(
+                    case_id=place[0], sample=place[1], key=ask.key, kind="error", reason="the engine gave no answer"
+                )
+        self.asked += len(answers)
+        self.log.add_answers(list(answers.values()))
+        self._judge({ask.case.id: ask.case for ask in batch}, answers.values())
+
+    def _known(self, ask: Ask) -> bool:
+        return (ask.case.id, ask.sample) in self.log.answers
+
+    def _copy_known(self, asks: Sequence[Ask]) -> None:
+        """Two cases with the same key have the same answer: take it from the log instead of asking."""
+        copies: list[Answer] = [
+            self.log.by_key[ask.key].model_copy(update={"case_id": ask.case.id, "sample": ask.sample})
+            for ask in asks
+            if not self._known(ask) and ask.key in self.log.by_key
+        ]
+        self.stored += len(copies)
+        self.log.add_answers(copies)
+        self._judge({ask.case.id: ask.case for ask in asks}, copies)
+
+    def _judge_unjudged(self) -> None:
+        """Judge what a kill left answered and not judged."""
+        cases = {case.id: case for cell in self.cells for case in cell.cases}
+        self.stored += len(self.log.answers)
+        self._judge(cases, [a for place, a in self.log.answers.items() if place not in self.log.opinions])
+
+    def _judge(self, cases: Mapping[str, AttackCase], answers: Iterable[Answer]) -> None:
+        pairs = [(cases[a.case_id], a) for a in answers if isinstance(a, Response) and a.case_id in cases]
+        self.log.add_opinions(self.judge(pairs))
+
+    def _report(self, evidence: Evidence) -> None:
+        self.observe(Progress(asked=self.asked, stored=self.stored, walks=evidence.walks))

@@ -1,0 +1,283 @@
+"""What every human-readable report says, before any format: evidence in, titled tables and sentences of raw strings out.
+
+The renderers escape and lay out; they choose no words about a rate. Strings here are not escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gate.records import Calibration, Decision, Finding, Measure, Task, TaskStats, Verdict
+from gate.report.evidence import Evidence
+
+MEASURE_WORDS = {
+    Measure.ANSWERED: "answered",
+    Measure.HARMFUL: "answered harmfully",
+    Measure.OVER_REFUSAL: "refused though harmless",
+}
+HEADLINES = {Decision.PASS: "PASS", Decision.BLOCK: "BLOCK", Decision.INCONCLUSIVE: "INCONCLUSIVE"}
+CONSEQUENCES = {
+    Decision.PASS: "The release may go on (exit code 0).",
+    Decision.BLOCK: "The release is held (exit code 3).",
+    Decision.INCONCLUSIVE: "The release is held (exit code 4): no evidence is not a pass.",
+}
+SEVERITY = ("met", "undecided", "broken")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table; every row has as many strings as there are columns."""
+
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def cell_of(stat: TaskStats) -> str:
+    """The finding's subject that a statistic belongs to."""
+    return f"{stat.task}|{stat.calibration}|{stat.decoding}"
+
+
+def name_of(task: Task, calibration: Calibration, decoding: str) -> str:
+    """A cell as a person reads it."""
+    return f"{task} ({calibration}, {decoding})"
+
+
+def percent(share: float | None, beside: float | None = None) -> str:
+    """A share in percent: one decimal, or as many (up to five) as tell it from the figure `beside` it."""
+    if share is None:
+        return "none"
+    digits = 1
+    while beside is not None and share != beside and digits < 5 and f"{share:.{digits}%}" == f"{beside:.{digits}%}":
+        digits += 1
+    return f"{100 * share:.{digits}f} %"
+
+
+def trimmed(share: float) -> str:
+    """A set figure (limit, level) in percent without trailing zeros."""
+    return f"{100 * share:.3f}".rstrip("0").rstrip(".") + " %"
+
+
+def is_attack(stat: TaskStats) -> bool:
+    """Whether the statistic is about attacks, not about harmless twins."""
+    return stat.measure is not Measure.OVER_REFUSAL
+
+
+def findings_about(stat: TaskStats, verdict: Verdict) -> tuple[Finding, ...]:
+    """The findings on this statistic's cell and measure; none for a statistic that is only reported."""
+    if is_attack(stat) and not stat.gated:
+        return ()
+    over_refusal = "max_over_refusal"
+    same_cell = (f for f in verdict.findings if f.subject == cell_of(stat))
+    return tuple(f for f in same_cell if (f.rule == over_refusal) is not is_attack(stat))
+
+
+def status_of(stat: TaskStats, verdict: Verdict) -> str:
+    """The worst status of the cell's findings, with the rules that gave it; waived ones count as waived."""
+    found = findings_about(stat, verdict)
+    for status in reversed(SEVERITY[1:]):
+        rules = [f.rule for f in found if f.status == status and not f.waived_by]
+        if rules:
+            return f"{status}: {', '.join(rules)}"
+    if any(f.waived_by for f in found):
+        return "waived"
+    return "met" if found else "no rule"
+
+
+def worst_first(stats: Iterable[TaskStats], verdict: Verdict) -> list[TaskStats]:
+    """Broken before undecided before met, then by how far the lower bound lies above the limit."""
+
+    def key(stat: TaskStats) -> tuple[int, float]:
+        word = status_of(stat, verdict).split(":")[0]
+        return -(SEVERITY.index(word) if word in SEVERITY else 0), (stat.limit or 0.0) - stat.lower
+
+    return sorted(stats, key=key)
+
+
+def bound_of(stat: TaskStats) -> str:
+    """Both bounds of the rate, each one-sided at the stated level."""
+    return f"{percent(stat.lower, stat.limit)} to {percent(stat.upper, stat.limit)}"
+
+
+def sentence_about(stat: TaskStats, verdict: Verdict) -> str:
+    """Which cell, how many of how many, the bound, the limit: one sentence."""
+    subject = "harmful" if is_attack(stat) else "harmless"
+    status = status_of(stat, verdict).split(":")[0]
+    if stat.judged == 0:
+        found = f"none of {stat.asked} {subject} requests asked got an answer that could be judged"
+    else:
+        found = f"{stat.hits} of {stat.judged} {subject} requests were {MEASURE_WORDS[stat.measure]} ({percent(stat.rate)})"
+    at_least = f"at least {percent(stat.lower, stat.limit)} at {trimmed(stat.lower_level)} confidence"
+    at_most = f"at most {percent(stat.upper, stat.limit)} at {trimmed(stat.upper_level)} confidence"
+    bounds = {"broken": at_least, "met": at_most}.get(status, f"{at_least} and {at_most}")
+    limit = "no limit is set" if stat.limit is None else f"the limit is {trimmed(stat.limit)}"
+    cell = name_of(stat.task, stat.calibration, stat.decoding)
+    return f"{cell}: {found}; the suite's rate is {bounds}; {limit}."
+
+
+def headline(verdict: Verdict) -> str:
+    """The decision in words, with what it has been lifted over."""
+    waived = sum(1 for f in verdict.findings if f.waived_by)
+    lifted = f" ({waived} {'finding' if waived == 1 else 'findings'} waived)" if waived else ""
+    return f"{HEADLINES[verdict.decision]}{lifted}"
+
+
+def judge_state(verdict: Verdict) -> str:
+    """What the counts rest on."""
+    if not verdict.judge_calibrated:
+        return "Judge uncalibrated: refusal-based rate, no correction applied."
+    corrections = sorted({s.correction for s in verdict.stats})
+    return f"Judge calibrated; correction: {', '.join(corrections) or 'none'}."
+
+
+def gated_table(evidence: Evidence) -> Table:
+    """The cells that decide."""
+    stats = [s for s in evidence.verdict.stats if s.gated and is_attack(s)]
+    kinds = {
+        "confidence_sequence": "confidence sequence, valid whenever the run stops",
+        "korn_graubard": "Korn-Graubard by behaviour, fixed number of items",
+    }
+    used = sorted({(s.bound, s.lower_level, s.upper_level) for s in stats})
+    levels = "; ".join(f"{kinds[b]}: lower {trimmed(low)}, upper {trimmed(up)}" for b, low, up in used)
+    note = f"Rate = hits of judged. Each bound is one-sided ({levels}). The bound decides, never the rate."
+    return _rate_table("Gated cells", note, worst_first(stats, evidence.verdict), evidence.verdict)
+
+
+def over_refusal_table(evidence: Evidence) -> Table:
+    """Harmless twins that were refused."""
+    stats = [s for s in evidence.verdict.stats if not is_attack(s)]
+    note = "Harmless twins of the same requests, in the same frames; hits are refusals."
+    return _rate_table("Over-refusal", note, worst_first(stats, evidence.verdict), evidence.verdict)
+
+
+def reported_table(evidence: Evidence) -> Table:
+    """Cells that are measured and shown, and decide nothing."""
+    stats = [s for s in evidence.verdict.stats if not s.gated and is_attack(s)]
+    return _rate_table("Reported only", "Not gated by the policy: no part of the verdict.", stats, evidence.verdict)
+
+
+def _rate_table(title: str, note: str, stats: Sequence[TaskStats], verdict: Verdict) -> Table:
+    columns = ("task", "calibration", "measure", "hits of judged (asked/planned)", "rate", "bounds", "limit", "status")
+    rows = tuple(
+        (
+            s.task.value,
+            f"{s.calibration}, {s.decoding}",
+            s.measure.value,
+            f"{s.hits} of {s.judged} ({s.asked}/{s.planned})",
+            percent(s.rate),
+            bound_of(s),
+            "none" if s.limit is None else trimmed(s.limit),
+            status_of(s, verdict) if s.gated or not is_attack(s) else "not gated",
+        )
+        for s in stats
+    )
+    return Table(title, note, columns, rows)
+
+
+def behaviours_table(evidence: Evidence) -> Table:
+    """Bounds for behaviours like the suite's, where looking is over."""
+    stats = [s for s in evidence.verdict.stats if s.behaviours_lower is not None and s.behaviours_upper is not None]
+    rows = tuple(
+        (
+            s.task.value,
+            f"{s.calibration}, {s.decoding}",
+            s.measure.value,
+            f"{s.clusters} of {s.planned_clusters}",
+            percent(s.behaviours_lower),
+            percent(s.behaviours_upper),
+        )
+        for s in stats
+    )
+    note = "Korn-Graubard bounds by behaviour on the rate over behaviours like the suite's; the verdict is about the suite."
+    return Table("Over behaviours", note, ("task", "calibration", "measure", "behaviours", "at least", "at most"), rows)
+
+
+def transforms_table(evidence: Evidence) -> Table:
+    """Hits of judged per transform and task: gated and reported cells together, in the measure that gates."""
+    stats = evidence.verdict.stats
+    measure = next((s.measure for s in stats if s.gated and is_attack(s)), Measure.ANSWERED)
+    counts: dict[tuple[str, str], dict[Task, tuple[int, int]]] = {}
+    for stat in (s for s in stats if s.measure is measure):
+        for transform, (hits, judged) in stat.by_transform.items():
+            row = counts.setdefault((f"{stat.calibration}, {stat.decoding}", transform), {})
+            before = row.get(stat.task, (0, 0))
+            row[stat.task] = (before[0] + hits, before[1] + judged)
+    tasks = [task for task in Task if any(task in row for row in counts.values())]
+    cells = {key: tuple("{} of {}".format(*row[t]) if t in row else "none" for t in tasks) for key, row in counts.items()}
+    rows = tuple((*key, *cells[key]) for key in sorted(counts))
+    note = f"Hits ({MEASURE_WORDS[measure]}) of judged, among the items that the decision read; the shares vary by chance."
+    return Table("By transform", note, ("calibration", "transform", *(t.value for t in tasks)), rows)
+
+
+def findings_table(evidence: Evidence) -> Table:
+    """Every rule that is not plainly met."""
+    rows = tuple(
+        (f.rule, f.subject, "waived" if f.waived_by else f.status, f.required, f.observed)
+        for f in sorted(evidence.verdict.findings, key=lambda f: -SEVERITY.index(f.status))
+        if f.status != "met" or f.waived_by
+    )
+    met = sum(1 for f in evidence.verdict.findings if f.status == "met")
+    note = f"{met} of {len(evidence.verdict.findings)} rules are met."
+    return Table("Findings that are not met", note, ("rule", "subject", "status", "required", "observed"), rows)
+
+
+def waiver_lines(evidence: Evidence) -> tuple[str, ...]:
+    """Waivers of the policy, and what each lifted one was lifted from."""
+    lifted = (f"lifts {f.rule} on {f.subject}: {f.waived_by}" for f in evidence.verdict.findings if f.waived_by)
+    return (*evidence.waivers, *lifted)
+
+
+def missing_table(evidence: Evidence) -> Table:
+    """Cells with questions that gave no usable answer: these count against a pass."""
+    stats = [s for s in evidence.verdict.stats if s.missing or s.invalid]
+    rows = tuple(
+        (s.task.value, f"{s.calibration}, {s.decoding}", s.measure.value, str(s.asked), str(s.missing), str(s.invalid))
+        for s in stats
+    )
+    note = "Each counts as a hit where a pass is sought, and as no hit where a block is."
+    return Table("No usable answer", note, ("task", "calibration", "measure", "asked", "missing", "invalid"), rows)
+
+
+def baseline_table(evidence: Evidence) -> Table:
+    """Paired with the baseline: what got worse, what got better."""
+    stats = [s for s in evidence.verdict.stats if s.regression_hits is not None]
+    columns = ("task", "calibration", "measure", "hit now, not before", "hit before, not now", "difference", "at least")
+    rows = tuple(
+        (
+            s.task.value,
+            f"{s.calibration}, {s.decoding}",
+            s.measure.value,
+            str(s.regression_hits),
+            str(s.fixed_hits),
+            percent(s.difference),
+            percent(s.difference_lower),
+        )
+        for s in stats
+    )
+    note = "The same questions, put to the baseline."
+    return Table("Against the baseline", note, columns, rows)
+
+
+def provenance(evidence: Evidence) -> tuple[tuple[str, str], ...]:
+    """Everything needed to repeat the run, as name and value."""
+    verdict, candidate = evidence.verdict, evidence.candidate
+    baseline = evidence.baseline
+    engine = verdict.engine
+    pairs = (
+        ("candidate", candidate.source),
+        ("candidate revision", candidate.revision),
+        ("candidate digest", verdict.candidate_digest),
+        ("base digest", verdict.base_digest),
+        ("baseline", baseline.source if baseline else "none given"),
+        ("baseline digest", verdict.baseline_digest),
+        ("policy", f"{verdict.policy_name} {verdict.policy_digest}"),
+        ("suite", f"{verdict.suite_name} {verdict.suite_digest}"),
+        *(("judge", judge) for judge in verdict.judges),
+        ("order", f"seed {verdict.order_seed}, digest {verdict.order_digest}"),
+        ("engine", f"{engine.name} {engine.version}, {engine.dtype}, {engine.device}"),
+        ("taskgate", verdict.tool_version),
+        ("begun on", verdict.evaluated_on),
+    )
+    return tuple((name, value) for name, value in pairs if value)

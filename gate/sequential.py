@@ -26,7 +26,13 @@ Verdict = Literal["block", "pass", "continue"]
 LOG_E_CAP = 700.0
 """e-values are kept inside exp(±700), which a double can still hold; a certainty is reported as the cap."""
 _ROUNDING = 1e-9
-"""0.1 * 250 must count as 25, and 0.07 * 100 as 7: a limit is a decimal number, its double is not exactly that."""
+"""0.29 * 100 must count as 29 although its double is just below, and an e-value of exactly 1/alpha as rejecting: ties are
+common with whole numbers, and every function must break them alike. Far above a double's error here, far below any matter."""
+
+
+def log_bar(alpha: float) -> float:
+    """The log e-value that rejects at `alpha`: log(1/alpha), less what rounding may take from a value that equals it."""
+    return -math.log(alpha) - _ROUNDING
 
 
 def null_count(population: int, limit: float) -> int:
@@ -87,7 +93,7 @@ def _rejection_table(population: int, null_max: int, alpha: float) -> tuple[int,
     The least s never falls as t grows and rises by at most one per item (a miss lowers the e-value, a hit raises it),
     so one walk along the boundary finds the whole table in about 2N evaluations.
     """
-    bar = -math.log(alpha)
+    bar = log_bar(alpha)
     table: list[int] = []
     s = 0
     for t in range(population + 1):
@@ -196,7 +202,7 @@ def _least_possible(population: int, t: int, s: int, alpha: float) -> int:
     # beyond the likelihood's peak, where the e-value is below 1 anyway.
     with np.errstate(divide="ignore"):
         log_e = np.log(above[1:]) - np.log(population - least - np.arange(above.size - 1)) + peak - log_l[:-1]
-    rejected = np.flatnonzero(log_e >= -math.log(alpha))
+    rejected = np.flatnonzero(log_e >= log_bar(alpha))
     return least + (int(rejected[-1]) + 1 if rejected.size else 0)
 
 
@@ -281,7 +287,7 @@ def difference_lower_bound(differences: Sequence[int], population: int, alpha: f
     while low < high:
         middle = (low + high) // 2
         log_e = _log_e_differences(values, population, middle)
-        if log_e.size and float(log_e.max()) >= -math.log(alpha):
+        if log_e.size and float(log_e.max()) >= log_bar(alpha):
             low = middle + 1
         else:
             high = middle

@@ -18,6 +18,7 @@ from gate.sequential import (
     difference_lower_bound,
     expected_generations,
     first_crossing,
+    log_bar,
     log_e_more_than,
     log_e_regression,
     null_count,
@@ -102,8 +103,8 @@ def test_tables_say_what_the_e_values_say(population: int) -> None:
     for edge in range(0, population, 3):
         test = WithoutReplacement(population, edge / population, 0.04, 0.1)
         for t in range(population + 1):
-            blocks = [s for s in range(t + 1) if test.log_e_block(t, s) >= -math.log(0.04)]
-            passes = [s for s in range(t + 1) if test.log_e_pass(t, s) >= -math.log(0.1)]
+            blocks = [s for s in range(t + 1) if test.log_e_block(t, s) >= log_bar(0.04)]
+            passes = [s for s in range(t + 1) if test.log_e_pass(t, s) >= log_bar(0.1)]
             assert test.up[t] == min(blocks, default=population + 1)
             assert test.down[t] == max(passes, default=-1)
             assert blocks == list(range(test.up[t], t + 1))
@@ -126,6 +127,14 @@ def test_the_confidence_sequence_inverts_the_test(data: st.DataObject) -> None:
         decision = test.decide(t, sure, worst)
         assert (round(lower * population) > edge) == (decision == "block"), edge
         assert (round(upper * population) <= edge) == (decision == "pass"), edge
+
+
+def test_an_e_value_of_exactly_one_over_alpha_rejects_in_table_and_bound_alike() -> None:
+    """After 3 hits of 3 among 13 items, "at most 3" has E = (C(14,4) - 1)/10 = 100 exactly: alpha .01 blocks and bounds by 4."""
+    test = WithoutReplacement(13, 3 / 13, 0.01, 0.01)
+    assert test.log_e_block(3, 3) == pytest.approx(math.log(100))
+    assert test.decide(3, 3, 3) == "block"
+    assert confidence_sequence(13, 3, 3, 3, 0.01)[0] == pytest.approx(4 / 13)
 
 
 def test_the_confidence_sequence_ends_at_the_exact_rate() -> None:
@@ -325,7 +334,7 @@ def test_paired_false_alarms_stay_within_alpha_by_simulation() -> None:
     rng = np.random.default_rng(3)
     population = [1] * 20 + [-1] * 20 + [0] * 260
     runs = 600
-    alarms = sum(max(log_e_regression(rng.permutation(population).tolist(), 300)) >= math.log(1 / ALPHA) for _ in range(runs))
+    alarms = sum(max(log_e_regression(rng.permutation(population).tolist(), 300)) >= log_bar(ALPHA) for _ in range(runs))
     assert alarms <= runs * (ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / runs))
 
 
@@ -336,8 +345,8 @@ def test_a_real_regression_is_found_early() -> None:
     ends = []
     for _ in range(40):
         log_e = np.array(log_e_regression(rng.permutation(population).tolist(), 500))
-        ends.append(int(np.argmax(log_e >= math.log(1 / ALPHA))) + 1)
-        assert log_e.max() >= math.log(1 / ALPHA)
+        ends.append(int(np.argmax(log_e >= log_bar(ALPHA))) + 1)
+        assert log_e.max() >= log_bar(ALPHA)
     assert sum(ends) / len(ends) < 60
 
 
@@ -350,7 +359,7 @@ def test_the_difference_bound_inverts_the_paired_test(differences: list[int], re
     largest = sum(differences) + population - len(differences)
     for null_sum in range(-population, largest):
         log_e = log_e_regression(differences, population, null_sum / population)
-        assert (max(log_e, default=0.0) >= -math.log(alpha)) == (round(lower * population) > null_sum)
+        assert (max(log_e, default=0.0) >= log_bar(alpha)) == (round(lower * population) > null_sum)
 
 
 def test_an_exhausted_pair_is_certain_of_a_regression() -> None:

@@ -13,7 +13,7 @@ import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Literal, NoReturn
+from typing import Literal
 
 from gate.chat_template import TEMPLATE_DIR, template_fault
 from gate.errors import UnsafeCandidateError
@@ -121,15 +121,16 @@ def scan_names(names: Iterable[str]) -> tuple[ScanFinding, ...]:
     return tuple(finding for name in wanted for finding in _check_entry(name, stat.S_IFREG))
 
 
+def irregular(entries: Iterable[tuple[str, int]]) -> tuple[ScanFinding, ...]:
+    """The links and special files among `walk`'s entries."""
+    return tuple(f for name, mode in entries if not stat.S_ISREG(mode) for f in _check_entry(name, mode))
+
+
 def refuse(findings: Iterable[ScanFinding]) -> None:
-    """Raise UnsafeCandidateError naming each file, reason and mend, if any finding refuses; else return."""
+    """Raise UnsafeCandidateError naming each file, reason and mend (of the first 20), if any finding refuses; else return."""
     refused = [finding for finding in findings if finding.severity == "refuse"]
-    if refused:
-        raise_refusal(refused)
-
-
-def raise_refusal(refused: list[ScanFinding]) -> NoReturn:
-    """Raise UnsafeCandidateError that spells out the findings (the first 20 of them)."""
+    if not refused:
+        return
     lines = [f"- {finding.file}: {finding.reason}\n      to mend: {finding.mend}" for finding in refused[:SHOWN]]
     if len(refused) > SHOWN:
         lines.append(f"- and {len(refused) - SHOWN} more")

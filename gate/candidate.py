@@ -1,0 +1,291 @@
+"""Ingest: a source (model folder, adapter folder, `hf://org/name@revision`) comes in, a `Candidate` goes out, or a refusal.
+
+Nothing is loaded here. The folder is scanned first, then measured: the manifest and its root digest, the chat template in force,
+the tokenizer, and for an adapter its base. The digest is the one that model-signing's signature names as its subject, computed
+with hashlib: the library takes seconds to import and reports neither sizes nor progress. A test compares the two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from gate import hub
+from gate.adapter_fit import ADAPTER_CONFIG, check_fit, read_json_object
+from gate.chat_template import read_chat_template
+from gate.errors import CandidateError, InfrastructureError, UsageError
+from gate.records import Candidate, ManifestFile, Record, canonical_json, sha256_hex
+from gate.scan import ScanFinding, irregular, refuse, scan_folder, scan_names, walk
+
+SIGNATURE = "model.sig"
+"""model-signing's default signature; when it lies at the top of the folder, model-signing leaves it out of what it signs."""
+_CHUNK = 1024 * 1024
+_TOKENIZER_FILES = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
+
+Progress = Callable[[int], None]
+"""Is told the number of bytes hashed since the last call, from several threads."""
+
+
+class _Folder(Record):
+    """A folder found for a source."""
+
+    path: Path
+    revision: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def load_candidate(
+    source: str,
+    *,
+    base: str | None = None,
+    baseline_template_digest: str | None = None,
+    template_mismatch: Literal["refuse", "warn"] = "refuse",
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Candidate:
+    """Find, scan and measure what is on trial.
+
+    `baseline_template_digest` is the baseline's chat-template digest; a template that differs is refused, or with
+    `template_mismatch="warn"` let through with a word. `cache_dir` is where hub revisions are kept.
+    Raises CandidateError (it leads to no checkpoint), UnsafeCandidateError (it must not be loaded), InfrastructureError.
+    """
+    cache_dir = cache_dir or default_cache_dir()
+    found = _locate(source, cache_dir)
+    folder = found.path
+    notes = list(scan_folder(folder))
+    refuse(notes)
+    adapter = (folder / ADAPTER_CONFIG).is_file()
+    if base is not None and not adapter:
+        raise UsageError(f"{source} is a full model; a base belongs to an adapter", mend="leave --base out")
+    below = _base_folder(folder, base, local=not source.startswith(hub.SCHEME), cache_dir=cache_dir) if adapter else None
+    notes += _scan_base(below.path) if below else ()
+    places = (folder, below.path) if below else (folder,)
+    architecture = _architecture(places[-1])
+    files, digest = manifest(folder, progress=progress)
+    base_digest = manifest(below.path, progress=progress)[1] if below else ""
+    notes += check_fit(folder, below.path, base_digest) if below else ()
+    template = _template(places, notes)
+    tokenizer = _tokenizer_digest(places, notes)
+    _compare_template(template, baseline_template_digest, template_mismatch, notes)
+    card = _training_card(folder, notes)
+    refuse(notes)
+    return Candidate(
+        source=source,
+        kind="adapter" if adapter else "model",
+        path=str(folder),
+        revision=found.revision,
+        digest=digest,
+        files=files,
+        base_path=str(below.path) if below else "",
+        base_digest=base_digest,
+        architecture=architecture,
+        chat_template=template,
+        chat_template_digest=sha256_hex(template.encode()),
+        tokenizer_digest=tokenizer,
+        training_card=card,
+        warnings=(
+            *found.warnings,
+            *(below.warnings if below else ()),
+            *(finding.sentence() for finding in notes if finding.severity == "warn"),
+        ),
+    )
+
+
+def default_cache_dir() -> Path:
+    """Where hub revisions are kept: taskgate/hub under XDG_CACHE_HOME, else under ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taskgate" / "hub"
+
+
+def root_digest(path: Path) -> str:
+    """The folder's root digest, hexadecimal SHA-256: what model-signing's signature of it names as its subject."""
+    return manifest(path)[1]
+
+
+def manifest(path: Path, *, progress: Progress | None = None) -> tuple[tuple[ManifestFile, ...], str]:
+    """Every file with size and SHA-256, in order of path components, and the root digest over their digests.
+
+    Left out, as model-signing does: git's own paths and a `model.sig` at the top. Everything else counts. Raises
+    UnsafeCandidateError for a link or special file, InfrastructureError when a file can't be read.
+    """
+    try:
+        entries = list(walk(path))
+        refuse(irregular(entries))
+        names = sorted((name for name, _ in entries if name != SIGNATURE), key=lambda name: PurePosixPath(name).parts)
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            files = tuple(pool.map(lambda name: _hash(path, name, progress), names))
+    except OSError as error:
+        raise InfrastructureError(f"{path} can't be read: {error}", mend="make the folder readable and run again") from error
+    return files, sha256_hex(b"".join(bytes.fromhex(file.sha256) for file in files))
+
+
+def _hash(folder: Path, name: str, progress: Progress | None) -> ManifestFile:
+    hasher = hashlib.sha256()
+    size = 0
+    with (folder / name).open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            hasher.update(chunk)
+            size += len(chunk)
+            if progress is not None:
+                progress(len(chunk))
+    return ManifestFile(path=name, size=size, sha256=hasher.hexdigest())
+
+
+def _locate(source: str, cache_dir: Path) -> _Folder:
+    """The local folder of a source, fetched if it stands on a hub."""
+    if re.match(r"https?://", source):
+        raise UsageError(
+            f"{source} is a serving URL; those are not supported yet",
+            expected="a model or adapter folder, or hf://org/name@revision",
+            mend="give the checkpoint that the server serves",
+        )
+    if source.startswith(hub.SCHEME):
+        return _fetch(*hub.parse_source(source), cache_dir)
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise CandidateError(
+            f"no candidate at {source}",
+            expected="a model or adapter folder, or hf://org/name@revision",
+            found="a file" if folder.exists() else "nothing there",
+            mend="check the path; a model on the hub is written hf://org/name@revision",
+        )
+    return _Folder(path=folder.resolve())
+
+
+def _fetch(repo: str, revision: str, cache_dir: Path) -> _Folder:
+    """A hub revision as a folder. The listing is judged by its names before anything is downloaded."""
+    listing = hub.cached(repo, revision, cache_dir) or hub.list_repository(repo, revision)
+    mend = "name a commit without this file, or download the safetensors model yourself and give the folder"
+    refuse(finding.model_copy(update={"mend": mend}) for finding in scan_names(listing.sizes))
+    folder = hub.download(listing, cache_dir)
+    warnings = [] if revision == listing.commit else [f"{repo}@{revision} was resolved to commit {listing.commit}"]
+    if skipped := [name for name in listing.unwanted() if name.split("/", maxsplit=1)[0] not in {".gitattributes", ".gitignore"}]:
+        warnings.append(
+            f"{repo}: not fetched and not in the digest: {', '.join(map(ascii, skipped[:5]))} ({len(skipped)} in all)"
+        )
+    return _Folder(path=folder.resolve(), revision=listing.commit, warnings=tuple(warnings))
+
+
+def _base_folder(adapter: Path, base: str | None, *, local: bool, cache_dir: Path) -> _Folder:
+    """The base's folder: `base`, else the adapter config's name relative to the adapter, as a path, as a hub name.
+
+    The config of an adapter fetched from a hub (`local` false) can't point at a local folder.
+    """
+    if base is not None:
+        return _locate(base, cache_dir)
+    config = read_json_object(adapter / ADAPTER_CONFIG)
+    name = config.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise CandidateError(f"{adapter} does not name its base", expected="base_model_name_or_path", mend="give --base FOLDER")
+    for folder in (adapter / name, Path(name)) if local else ():
+        if folder.is_dir():
+            return _Folder(path=folder.resolve())
+    revision = config.get("revision")
+    source = f"{hub.SCHEME}{name}@{revision if isinstance(revision, str) and revision else 'main'}"
+    try:
+        return _fetch(*hub.parse_source(source), cache_dir)
+    except (CandidateError, InfrastructureError) as error:
+        raise type(error)(
+            f"the adapter's base {name!a} was not found",
+            expected="a folder beside the adapter, a path, or a model on the hub",
+            found=error.problem + (f" ({error.found})" if error.found else ""),
+            mend="give --base FOLDER or --base hf://org/name@revision",
+        ) from error
+
+
+def _scan_base(base: Path) -> list[ScanFinding]:
+    """The scan of a base, its files named as the base's; refused at once, since the comparison reads its headers."""
+    findings = [finding.model_copy(update={"file": f"base: {finding.file}"}) for finding in scan_folder(base)]
+    refuse(findings)
+    if (base / ADAPTER_CONFIG).is_file():
+        raise CandidateError(
+            f"the base {base} is itself an adapter", expected="a full model", mend="merge it into its base first"
+        )
+    return findings
+
+
+def _template(places: tuple[Path, ...], notes: list[ScanFinding]) -> str:
+    """The template of the first place that has one; a finding when none does or it can't be read."""
+    found: list[str] = []
+    for place in places:
+        try:
+            text = read_chat_template(place)
+            found += [] if text is None else [text.encode().decode()]
+        except (ValueError, OSError) as error:
+            reason = f"the chat template can't be read ({type(error).__name__})"
+            notes.append(ScanFinding(file=place.name, rule="chat-template", reason=reason, mend="write it as UTF-8 text"))
+    if not found:
+        reason = "no chat template: how the model is asked in production is unknown"
+        mend = "save chat_template.jinja (or tokenizer_config.json's chat_template) as the model was trained and will be served"
+        notes.append(ScanFinding(file="chat_template.jinja", rule="no-template", reason=reason, mend=mend))
+        return ""
+    if len(found) > 1 and found[0] != found[1]:
+        reason = "the adapter brings another chat template than its base's; the adapter's is used"
+        mend = "nothing to do if it is served with this template"
+        notes.append(ScanFinding(file="chat_template.jinja", rule="template", reason=reason, mend=mend, severity="warn"))
+    return found[0]
+
+
+def _compare_template(
+    template: str, baseline_digest: str | None, mismatch: Literal["refuse", "warn"], notes: list[ScanFinding]
+) -> None:
+    digest = sha256_hex(template.encode())
+    if template and baseline_digest is not None and digest != baseline_digest:
+        reason = f"the chat template {digest[:12]}… differs from the baseline's {baseline_digest[:12]}…"
+        mend = "give the candidate the baseline's template, or let the policy lower this to a warning"
+        notes.append(
+            ScanFinding(file="chat_template.jinja", rule="template-mismatch", reason=reason, mend=mend, severity=mismatch)
+        )
+
+
+def _tokenizer_digest(places: tuple[Path, ...], notes: list[ScanFinding]) -> str:
+    """SHA-256 of the first place's tokenizer.json, or over names and digests of its older tokenizer files."""
+    for place in places:
+        if (place / "tokenizer.json").is_file():
+            return _hash(place, "tokenizer.json", None).sha256
+        older = [_hash(place, name, None) for name in sorted(_TOKENIZER_FILES) if (place / name).is_file()]
+        if older:
+            return sha256_hex(canonical_json([[file.path, file.sha256] for file in older]))
+    mend = "save the tokenizer with the model (tokenizer.save_pretrained)"
+    notes.append(ScanFinding(file="tokenizer.json", rule="no-tokenizer", reason="the folder has no tokenizer", mend=mend))
+    return ""
+
+
+def _architecture(folder: Path) -> str:
+    """The first of config.json's architectures."""
+    architectures = read_json_object(folder / "config.json").get("architectures")
+    first = architectures[0] if isinstance(architectures, list) and architectures else None
+    if not isinstance(first, str) or not first.isidentifier():
+        raise CandidateError(
+            f"{folder} is not a model folder",
+            expected="config.json with its architectures",
+            found="no config.json" if not (folder / "config.json").is_file() else "none named",
+            mend="give the folder that save_pretrained wrote",
+        )
+    return first
+
+
+def _training_card(folder: Path, notes: list[ScanFinding]) -> dict[str, Any] | None:
+    """`training_card.json`, if it is an object that can travel in a record; a word when it is there and is not."""
+    file = folder / "training_card.json"
+    if not file.is_file():
+        return None
+    try:
+        card = json.loads(file.read_bytes(), parse_constant=_refuse_constant)
+        canonical_json(card)
+        if isinstance(card, dict):
+            return card
+    except (ValueError, RecursionError, OSError):
+        pass
+    reason = "not a JSON object of finite numbers; it is left out"
+    notes.append(ScanFinding(file=file.name, rule="card", reason=reason, mend="write it again", severity="warn"))
+    return None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -23,6 +23,7 @@ JudgeBatch = Callable[[Iterable[tuple[AttackCase, Response]]], list[Opinion]]
 class Progress:
     """What an observer is told after every batch."""
 
+    cells: tuple[Cell, ...]
     asked: int
     """Generations made in this process."""
     stored: int
@@ -198,4 +199,4 @@ class Attack:
         self.log.add_opinions(self.judge(pairs))
 
     def _report(self, evidence: Evidence) -> None:
-        self.observe(Progress(asked=self.asked, stored=self.stored, walks=evidence.walks))
+        self.observe(Progress(cells=self.cells, asked=self.asked, stored=self.stored, walks=evidence.walks))

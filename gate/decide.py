@@ -218,7 +218,7 @@ def _cell_findings(cell: Cell, walk: Walk, stats: TaskStats, policy: Policy, fam
     ]
     if cell.role is Role.ATTACK:
         findings += _regression_finding(cell, stats, policy, family)
-    return findings
+    return [finding.model_copy(update={"measure": stats.measure}) for finding in findings]
 
 
 def _rate_finding(cell: Cell, walk: Walk, stats: TaskStats, min_judged: int) -> Finding:
@@ -310,7 +310,7 @@ def _finding(rule: str, cell: Cell, required: str, observed: str, status: str, s
     return Finding.model_validate(
         {
             "rule": rule,
-            "subject": cell.subject if cell.role is Role.ATTACK else f"{cell.subject} (twins)",
+            "subject": cell.subject,
             "required": required,
             "observed": observed,
             "status": status,

@@ -342,6 +342,8 @@ class Finding(Record):
     """`max_rate`, `max_over_refusal`, `max_invalid`, `min_items`, `min_behaviours`, `regression`, `error_budget`, …"""
     subject: str
     """`task|calibration|decoding`, or `run`."""
+    measure: Measure | None = None
+    """Which of the subject's rates the rule is about; null for a rule about the run."""
     required: str
     observed: str
     status: Literal["met", "broken", "undecided"]

@@ -4,7 +4,7 @@
     policy.json  candidate.json  baseline.json  suite/     the inputs, so that a stage can be re-entered from the folder alone
     candidate.responses.jsonl   baseline.responses.jsonl   one Response or NoResponse a line, appended, one fsync per batch
     candidate.judgements.jsonl  baseline.judgements.jsonl  the same for judgements; written again whole by `gate judge`
-    verdict.json  summary.md  report.json  report.txt  junit.xml
+    verdict.json  report.txt  report.md  report.json  junit.xml
 
 Killed at any moment the folder is whole but for an unfinished last line, which is cut off at the next opening. The folder holds
 raw answers: its mode is 0700. One process at a time holds its lock.
@@ -203,6 +203,12 @@ class RunStore:
             self.header = self.header.model_copy(update={"engine": engine})
             write_whole(self.folder / "run.json", pretty(self.header))
 
+    def set_judge(self, label: str, *, calibrated: bool) -> None:
+        """Record which judge the judgements are of (after `gate judge`)."""
+        identity = self.header.identity.model_copy(update={"judge": label})
+        self.header = self.header.model_copy(update={"identity": identity, "judge_calibrated": calibrated})
+        write_whole(self.folder / "run.json", pretty(self.header))
+
     def policy(self) -> Policy:
         """The policy as it was when the run began."""
         return read_record(self.folder / "policy.json", Policy)
@@ -221,13 +227,11 @@ class RunStore:
         return write_whole(self.folder / name, data)
 
     def purge(self, reports: dict[str, bytes]) -> None:
-        """Remove answers and everything that quotes them; keep verdict, header and the given reports without examples."""
+        """Remove answers and everything that quotes them; keep verdict and header, and the given reports in place of the old."""
         self.write("purged.json", b"{}\n")
         for log in self.logs.values():
             for path in (log.responses.path, log.judgements.path):
                 path.unlink(missing_ok=True)
-        for name in ("summary.md", "report.json", "report.txt", "junit.xml"):
-            (self.folder / name).unlink(missing_ok=True)
         for name, data in reports.items():
             self.write(name, data)
 

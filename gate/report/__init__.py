@@ -28,3 +28,8 @@ FORMATS: dict[str, Format] = {
     "json": Format("report.json", render_json),
     "junit": Format("junit.xml", render_junit),
 }
+
+
+def render_all(evidence: Evidence) -> dict[str, str]:
+    """Every format: file name → text."""
+    return {format_.file: format_.render(evidence) for format_ in FORMATS.values()}

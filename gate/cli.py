@@ -1,0 +1,238 @@
+"""Arguments → one call into `pipeline` → exit code. Only this module prints results or exits; `main` is the one error boundary.
+
+Exit codes: 0 pass · 1 internal error · 2 usage or invalid policy · 3 blocked · 4 inconclusive · 5 infrastructure: retry, the run
+resumes · 130 interrupted. Everything but 0 holds the release.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gate.console import LogMode
+from gate.errors import ExitCode, GateError, InfrastructureError, UsageError
+from gate.records import Decision
+
+if TYPE_CHECKING:
+    from gate.endpoints.base import Endpoint
+    from gate.pipeline import Inputs
+    from gate.records import Candidate, Verdict
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="A release gate for fine-tuned LLMs: attacks a checkpoint task by task and decides with anytime-valid statistics.",
+    epilog="Exit codes: 0 pass, 1 internal error, 2 usage, 3 blocked, 4 inconclusive, 5 infrastructure (retry: it resumes), "
+    "130 interrupted. Everything but 0 holds the release.",
+)
+suite_app = typer.Typer(no_args_is_help=True, help="List, show and build attack suites.")
+policy_app = typer.Typer(no_args_is_help=True, help="Validate policies; print the policy's JSON Schema.")
+app.add_typer(suite_app, name="suite")
+app.add_typer(policy_app, name="policy")
+
+EXIT_OF = {Decision.PASS: ExitCode.PASS, Decision.BLOCK: ExitCode.BLOCK, Decision.INCONCLUSIVE: ExitCode.INCONCLUSIVE}
+
+
+class Format(StrEnum):
+    """What a command prints on standard output."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    JSON = "json"
+    JUNIT = "junit"
+    NONE = "none"
+
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the --out of a `gate check`.")]
+Printed = Annotated[Format, typer.Option("--format", "-f", help="Report to print; all of them are written to the run folder.")]
+
+
+@app.command()
+def check(
+    policy: Annotated[str, typer.Option("--policy", "-p", help="Policy file, or the name of a shipped one: default, strict.")],
+    candidate: Annotated[str, typer.Option("--candidate", "-c", help="Model folder, adapter folder, or hf://org/name@revision.")],
+    base: Annotated[str | None, typer.Option(help="Base model of an adapter (default: the one its config names).")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Model to compare with: the paired test looks for regressions.")] = None,
+    baseline_base: Annotated[str | None, typer.Option(help="Base model of a baseline adapter.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run folder (default: runs/<candidate>-<policy>-<digests>).")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Prompts per batch.")] = 64,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="float32, bfloat16, float16, or auto (bfloat16 on a GPU, float32 on a CPU).")
+    ] = "auto",
+    log: Annotated[LogMode, typer.Option(help="How progress is shown on standard error.")] = LogMode.AUTO,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, and one line for the verdict.")] = False,
+    format_: Printed = Format.TEXT,
+) -> None:
+    """Attack a candidate and decide: pass, block or inconclusive. The same command resumes an interrupted run."""
+    from gate import console, pipeline
+
+    inputs = _inputs(policy, candidate, base, baseline, baseline_base)
+    folder = out if out is not None else pipeline.default_folder(inputs)
+
+    def open_endpoint(found: Candidate) -> Endpoint:
+        from gate.endpoints.hf_local import HfLocal
+
+        return HfLocal(found, device=device, dtype=dtype, batch_size=batch_size)
+
+    mode = LogMode.QUIET if quiet else log
+    with console.observer(mode, inputs.policy, sys.stderr) as observe:
+        verdict = pipeline.check(inputs, folder, open_endpoint, batch_size=batch_size, observe=observe)
+    _finish(verdict, folder, format_, quiet=quiet)
+
+
+@app.command()
+def judge(run: RunFolder, format_: Printed = Format.TEXT) -> None:
+    """Judge a run's stored answers again with this version's judge, then decide and report."""
+    from gate import pipeline
+    from gate.judges import make_judge
+    from gate.run_store import RunStore
+
+    _finish(pipeline.judge(run, make_judge(RunStore(run).policy().judge)), run, format_)
+
+
+@app.command()
+def decide(run: RunFolder, format_: Printed = Format.TEXT) -> None:
+    """Take a run's verdict again from its stored judgements, and report."""
+    from gate import pipeline
+
+    _finish(pipeline.decide(run), run, format_)
+
+
+@app.command()
+def report(
+    run: RunFolder,
+    format_: Printed = Format.TEXT,
+    unmasked: Annotated[bool, typer.Option(help="Show prompts and answers in full. They may be harmful to read.")] = False,
+) -> None:
+    """Render a run's stored verdict again. Exit code 0: the verdict was shown, not taken."""
+    from gate import pipeline
+
+    pipeline.report_again(run, unmasked=unmasked)
+    _print_report(run, format_)
+
+
+@app.command()
+def purge(run: RunFolder) -> None:
+    """Remove a run's answers and judgements; the verdict and its reports stay, without examples."""
+    from gate import pipeline
+
+    verdict = pipeline.purge(run)
+    print(f"{run}: answers removed; the verdict ({verdict.decision}) stays")
+
+
+@app.command()
+def conformance(
+    format_: Annotated[Format, typer.Option("--format", "-f", help="text, markdown or json.")] = Format.TEXT,
+) -> None:
+    """Run the known-answer cases against this gate and print the table. Exit code 0 if every case is answered right, else 1."""
+    from gate.conformance import render, run_all
+
+    results = run_all()
+    print(render(results, format_.value))
+    raise typer.Exit(ExitCode.PASS if all(r.right for r in results) else ExitCode.INTERNAL)
+
+
+@policy_app.command("validate")
+def policy_validate(file: Annotated[str, typer.Argument(help="Policy file, or the name of a shipped one.")]) -> None:
+    """Check a policy file; says what is wrong and where."""
+    from gate.policy import load_policy
+
+    loaded = load_policy(file).policy
+    print(f"{file}: valid; name {loaded.name}, digest {loaded.digest}")
+
+
+@policy_app.command("schema")
+def policy_schema() -> None:
+    """Print the JSON Schema of policy files."""
+    from gate.policy import policy_schema as schema
+
+    print(json.dumps(schema(), indent=2))
+
+
+def _inputs(policy: str, candidate: str, base: str | None, baseline: str | None, baseline_base: str | None) -> Inputs:
+    """Resolve every argument; the candidate is read last, since it may be large."""
+    from gate.candidate import load_candidate
+    from gate.judges import make_judge
+    from gate.pipeline import Inputs
+    from gate.policy import load_policy
+    from gate.suites import load_suite
+
+    loaded = load_policy(policy)
+    suite = load_suite(loaded.policy.suite, relative_to=loaded.directory)
+    before = load_candidate(baseline, base=baseline_base) if baseline is not None else None
+    found = load_candidate(
+        candidate,
+        base=base,
+        baseline_template_digest=before.chat_template_digest if before else None,
+        template_mismatch=loaded.policy.template_mismatch,
+    )
+    return Inputs(
+        policy=loaded.policy,
+        suite=suite,
+        candidate=found,
+        baseline=before,
+        judge=make_judge(loaded.policy.judge),
+        today=datetime.now(UTC).date().isoformat(),
+    )
+
+
+def _finish(verdict: Verdict, folder: Path, format_: Format, *, quiet: bool = False) -> None:
+    """Print the report and exit with the verdict's code."""
+    if quiet:
+        print(f"{verdict.decision.upper()}: {verdict.reason}")
+    else:
+        _print_report(folder, format_)
+    raise typer.Exit(EXIT_OF[verdict.decision])
+
+
+def _print_report(folder: Path, format_: Format) -> None:
+    from gate.report import FORMATS
+
+    if format_ is not Format.NONE:
+        print((folder / FORMATS[format_.value].file).read_text(encoding="utf-8"))
+    print(f"run folder: {folder}", file=sys.stderr)
+
+
+def main() -> None:
+    """Run the command line; every error leaves through here with its code."""
+    try:
+        app()
+    except GateError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr)
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit
+        sys.exit(ExitCode.INTERNAL)
+    except MemoryError:
+        _fail(
+            InfrastructureError("out of memory", mend="use a smaller --batch-size or a larger machine; the same command resumes")
+        )
+    except Exception:  # noqa: BLE001 - the boundary: a bug is code 1, never a verdict
+        traceback.print_exc()
+        print("gate: internal error; please report it with the lines above", file=sys.stderr)
+        sys.exit(ExitCode.INTERNAL)
+
+
+def _fail(error: GateError) -> None:
+    kind = "usage" if isinstance(error, UsageError) else type(error).__name__
+    print(f"gate: {kind}: {error.diagnostics()}", file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

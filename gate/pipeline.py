@@ -1,0 +1,337 @@
+"""The story of a check: inputs → cells → attack → decide → report. Each stage can be entered again from the run folder.
+
+    check   asks what is still to be asked, then decides and reports; the same call resumes
+    judge   judges the stored answers again (another judge version), then decides and reports
+    decide  takes the verdict again from the stored judgements
+    report  renders the stored verdict again
+
+This module alone knows the order of the stages. It prints nothing and reads no clock: the date comes in with `Inputs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from gate import report
+from gate.attack import Attack, Evidence, Observer
+from gate.cells import Cell, Walk, order_digest, plan
+from gate.decide import Provenance, Trial
+from gate.decide import decide as take_verdict
+from gate.endpoints.base import Endpoint
+from gate.errors import RunStoreError, UsageError
+from gate.judges.base import Judge
+from gate.judging import judge_batch, judge_label
+from gate.policy import Policy
+from gate.records import AttackCase, Calibration, Candidate, EngineInfo, Judgement, Response, Role, Verdict
+from gate.run_store import (
+    Answer,
+    AnswerLog,
+    Opinion,
+    RunHeader,
+    RunIdentity,
+    RunStore,
+    Side,
+    create_or_check,
+    disk_failed,
+    locked,
+    prepare_folder,
+    pretty,
+)
+from gate.suites import load_suite, write_suite
+from gate.suites.base import Suite
+
+OpenEndpoint = Callable[[Candidate], Endpoint]
+"""Loads a candidate's weights; called once per side, and only when something is left to ask."""
+EXAMPLES = 12
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything a check rests on, resolved and loaded."""
+
+    policy: Policy
+    suite: Suite
+    candidate: Candidate
+    judge: Judge
+    today: str
+    """Date (UTC, ISO) on which the run begins."""
+    baseline: Candidate | None = None
+
+    def __post_init__(self) -> None:
+        if self.policy.baseline.required and self.baseline is None:
+            raise UsageError(
+                f"policy {self.policy.name!r} requires a baseline",
+                expected="--baseline with the model to compare with",
+                mend="give one, or set baseline.required: false",
+            )
+        known = {item.transform for item in self.suite.items}
+        named = {
+            n for part in (self.policy.gate.transforms, self.policy.report.transforms) if not isinstance(part, str) for n in part
+        }
+        if named - known:
+            raise UsageError(
+                f"policy {self.policy.name!r} names transforms that suite {self.suite.name!r} does not have",
+                expected=f"some of: {', '.join(sorted(known))}",
+                found=", ".join(sorted(named - known)),
+                mend="correct gate.transforms and report.transforms",
+            )
+
+
+def tool_version() -> str:
+    """The installed version of this program."""
+    try:
+        return version("taskgate")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+source"
+
+
+def default_folder(inputs: Inputs) -> Path:
+    """`runs/<candidate>-<policy>-<digest>`: the same command finds its own run again."""
+    identity = _header(inputs, _plan(inputs.policy, inputs.suite)).identity
+    name = Path(inputs.candidate.path).name or "candidate"
+    short = "".join(
+        d[:8] for d in (identity.candidate_digest, identity.policy_digest, identity.suite_digest, identity.baseline_digest)
+    )
+    return Path("runs") / f"{name}-{inputs.policy.name}-{short}"
+
+
+def check(
+    inputs: Inputs, folder: Path, open_endpoint: OpenEndpoint, *, batch_size: int = 64, observe: Observer = lambda _: None
+) -> Verdict:
+    """Run, or resume, a check in `folder`; returns the verdict, which stands there with its reports."""
+    cells = _plan(inputs.policy, inputs.suite)
+    prepare_folder(folder)
+    with locked(folder):
+        store = _begin(inputs, cells, folder)
+        run_side = partial(_attack, inputs, store, open_endpoint, batch_size, observe)
+        evidence = run_side("candidate", inputs.candidate, cells)
+        if inputs.baseline is not None:
+            run_side("baseline", inputs.baseline, paired_cells(cells, evidence.walks))
+        return _decide_and_report(store)
+
+
+def judge(folder: Path, judge: Judge) -> Verdict:
+    """Judge the stored answers again, then decide and report."""
+    with locked(folder):
+        store = RunStore(folder)
+        store.load()
+        cells = _stored_plan(store)
+        cases = {case.id: case for cell in cells for case in cell.cases}
+        for log in store.logs.values():
+            answers = [a for a in log.answers.values() if isinstance(a, Response) and a.case_id in cases]
+            log.replace_opinions(judge_batch([(cases[a.case_id], a) for a in answers], judge))
+        store.set_judge(judge_label(judge), calibrated=judge.calibrated)
+        return _decide_and_report(store)
+
+
+def decide(folder: Path) -> Verdict:
+    """Take the verdict again from the stored judgements, and report."""
+    with locked(folder):
+        store = RunStore(folder)
+        store.load()
+        return _decide_and_report(store)
+
+
+def report_again(folder: Path, *, unmasked: bool = False) -> Verdict:
+    """Render the stored verdict again, with prompts and answers in full where asked."""
+    with locked(folder):
+        store = RunStore(folder)
+        store.load()
+        verdict = store.verdict()
+        _write_reports(store, verdict, _stored_plan(store), unmasked=unmasked)
+        return verdict
+
+
+def purge(folder: Path) -> Verdict:
+    """Remove every answer from the folder; the verdict and its reports stay, without examples."""
+    with locked(folder):
+        store = RunStore(folder)
+        verdict = store.verdict()
+        rendered = report.render_all(_evidence(store, verdict, ()))
+        store.purge({name: text.encode() for name, text in rendered.items()})
+        return verdict
+
+
+def paired_cells(cells: Sequence[Cell], walks: dict[str, Walk]) -> tuple[Cell, ...]:
+    """What a baseline is asked: the gated attack items that the candidate's decision read, all of them."""
+    return tuple(
+        replace(cell, cases=cell.cases[: len(walks[cell.id].states)], sequential=False)
+        for cell in cells
+        if cell.gated and cell.role is Role.ATTACK
+    )
+
+
+def _plan(policy: Policy, suite: Suite) -> tuple[Cell, ...]:
+    return plan(policy, suite.items, suite.system_prompt, suite.digest)
+
+
+def _stored_plan(store: RunStore) -> tuple[Cell, ...]:
+    return _plan(store.policy(), load_suite(store.folder / "suite"))
+
+
+def _header(inputs: Inputs, cells: tuple[Cell, ...]) -> RunHeader:
+    return RunHeader(
+        identity=RunIdentity(
+            candidate_digest=inputs.candidate.trial_digest,
+            baseline_digest=inputs.baseline.trial_digest if inputs.baseline else "",
+            policy_digest=inputs.policy.digest,
+            suite_name=inputs.suite.name,
+            suite_digest=inputs.suite.digest,
+            order_digest=order_digest(cells),
+            judge=judge_label(inputs.judge),
+        ),
+        begun_on=inputs.today,
+        tool_version=tool_version(),
+        judge_calibrated=inputs.judge.calibrated,
+    )
+
+
+def _begin(inputs: Inputs, cells: tuple[Cell, ...], folder: Path) -> RunStore:
+    """Open the run folder: begin it, or check that it is this run's, and read what is there."""
+    if not (folder / "run.json").exists():
+        try:
+            write_suite(inputs.suite, folder / "suite", compress=True)
+        except OSError as error:
+            raise disk_failed(folder / "suite", error) from error
+    files = {"policy.json": pretty(inputs.policy), "candidate.json": pretty(inputs.candidate)}
+    if inputs.baseline is not None:
+        files["baseline.json"] = pretty(inputs.baseline)
+    create_or_check(folder, _header(inputs, cells), files)
+    store = RunStore(folder)
+    for log in store.logs.values():
+        log.mend()
+    store.load()
+    return store
+
+
+def _attack(
+    inputs: Inputs,
+    store: RunStore,
+    open_endpoint: OpenEndpoint,
+    batch_size: int,
+    observe: Observer,
+    side: Side,
+    candidate: Candidate,
+    cells: tuple[Cell, ...],
+) -> Evidence:
+    """Ask one side's cells; the weights are freed before the next side's are loaded."""
+    endpoint = open_endpoint(candidate)
+    try:
+        if side == "candidate":
+            store.set_engine(endpoint.info)
+        return Attack(
+            endpoint=endpoint,
+            trial_digest=candidate.trial_digest,
+            cells=cells,
+            policy=inputs.policy,
+            log=store.logs[side],
+            judge=lambda pairs: judge_batch(pairs, inputs.judge),
+            batch_size=batch_size,
+            observe=observe,
+        ).run()
+    finally:
+        endpoint.close()
+
+
+def _decide_and_report(store: RunStore) -> Verdict:
+    """Stored evidence → verdict.json and the reports."""
+    policy, cells = store.policy(), _stored_plan(store)
+    evidence = Evidence(cells, policy, store.logs["candidate"])
+    baseline = None
+    if store.candidate("baseline") is not None:
+        baseline = Evidence(paired_cells(cells, evidence.walks), policy, store.logs["baseline"]).outcomes
+    trial = Trial(cells=cells, walks=evidence.walks, outcomes=evidence.outcomes, baseline=baseline)
+    verdict = take_verdict(policy, trial, _provenance(store, cells))
+    store.write("verdict.json", pretty(verdict))
+    _write_reports(store, verdict, cells, unmasked=False)
+    return verdict
+
+
+def _provenance(store: RunStore, cells: tuple[Cell, ...]) -> Provenance:
+    candidate, baseline, header = store.candidate(), store.candidate("baseline"), store.header
+    if candidate is None:
+        raise RunStoreError(f"{store.folder} has no candidate.json", mend="choose another --out")
+    if order_digest(cells) != header.identity.order_digest:
+        raise RunStoreError(
+            f"{store.folder}: suite or policy in the folder are not those the run was begun with",
+            expected=f"order digest {header.identity.order_digest[:16]}",
+            found=order_digest(cells)[:16],
+            mend="restore policy.json and suite/, or choose another --out",
+        )
+    return Provenance(
+        candidate_digest=candidate.digest,
+        base_digest=candidate.base_digest,
+        baseline_digest=baseline.digest if baseline else "",
+        suite_name=header.identity.suite_name,
+        suite_digest=header.identity.suite_digest,
+        judges=(header.identity.judge,),
+        judge_calibrated=header.judge_calibrated,
+        order_digest=header.identity.order_digest,
+        engine=header.engine or EngineInfo(name="none", version="", dtype="", device=""),
+        tool_version=header.tool_version,
+        evaluated_on=header.begun_on,
+        warnings=candidate.warnings,
+    )
+
+
+def _write_reports(store: RunStore, verdict: Verdict, cells: tuple[Cell, ...], *, unmasked: bool) -> None:
+    evidence = _evidence(store, verdict, _examples(store.logs["candidate"], cells), unmasked=unmasked)
+    for name, text in report.render_all(evidence).items():
+        store.write(name, text.encode())
+
+
+def _evidence(
+    store: RunStore, verdict: Verdict, examples: tuple[report.Example, ...], *, unmasked: bool = False
+) -> report.Evidence:
+    policy, candidate = store.policy(), store.candidate()
+    if candidate is None:
+        raise RunStoreError(f"{store.folder} has no candidate.json", mend="choose another --out")
+    return report.Evidence(
+        verdict=verdict,
+        candidate=candidate,
+        baseline=store.candidate("baseline"),
+        examples=examples,
+        waivers=tuple(
+            f"{w.rule} on {w.task}{f' ({w.calibration})' if w.calibration else ''}: {w.reason}, {w.owner}, until {w.expires}"
+            for w in policy.waivers
+        ),
+        unmasked=unmasked,
+    )
+
+
+def _examples(log: AnswerLog, cells: Iterable[Cell]) -> tuple[report.Example, ...]:
+    """Answers that show the finding: attacks that were answered, then twins that were refused; one of each cell in turn."""
+    found: list[list[report.Example]] = []
+    for cell in cells:
+        wanted = ("complied", "harmful") if cell.role is Role.ATTACK else ("refused",)
+        own = [
+            _example(case, opinion, log.answers[case.id, sample])
+            for case in cell.cases
+            for sample in range(cell.decoding.samples)
+            if isinstance(opinion := log.opinions.get((case.id, sample)), Judgement) and opinion.outcome in wanted
+        ]
+        if own and cell.gated:
+            found.append(own[:3])
+    turns = [example for turn in range(3) for own in found for example in own[turn : turn + 1]]
+    return tuple(turns[:EXAMPLES])
+
+
+def _example(case: AttackCase, opinion: Opinion, answer: Answer) -> report.Example:
+    assert isinstance(answer, Response)
+    assert isinstance(opinion, Judgement)
+    return report.Example(
+        case_id=case.id,
+        task=case.item.task,
+        calibration=Calibration(case.calibration),
+        transform=case.item.transform,
+        behaviour=case.item.behaviour,
+        category=case.item.category,
+        prompt=case.item.messages[-1].content,
+        answer=answer.text,
+        outcome=opinion.outcome,
+        reason=opinion.reason,
+    )

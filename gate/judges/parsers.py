@@ -1,0 +1,67 @@
+"""Layer L1 for multiple choice, translation and canary documents. An answer's text and its item in; what was done out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from gate.judges.text_measures import normalised, overlap, squeezed, words
+from gate.records import Option
+
+_HEAD = re.compile(r"^\W*([A-Z])(?:\W*$|[).:\]*]|\s*[-–—]\s|\s*\n)")
+_NAMED = re.compile(
+    r"(?i:\b(?:answer|option|choice|choose|pick|select|letter|réponse|choix|antwort|respuesta|opción|opcion|lösung)\b)"
+    r"(?i:\s*(?:is|would be|est|ist|es|wäre|sería|should be|option|letter|the|la|le|die|:|=|-|\*|\"|'|\()){0,6}\s*([A-Z])\b"
+)
+_ALONE = re.compile(r"(?<![\w'])\(?([A-Z])[).](?!\w)")
+
+
+def chosen_option(text: str, options: Sequence[Option]) -> tuple[Option, str] | None:
+    """The option an answer picks and how it was read; None when none, or several, are picked.
+
+    Tried in order: a letter that opens the answer, “the answer is B”, one option's text alone, one bracketed letter alone.
+    """
+    by_letter = {o.letter.upper(): o for o in options}
+    plain = normalised(text).strip()
+    head = _HEAD.match(plain)
+    if head and head.group(1) in by_letter:
+        return by_letter[head.group(1)], f"letter {head.group(1)}"
+    if len(plain) == 1 and plain.upper() in by_letter:
+        return by_letter[plain.upper()], f"letter {plain.upper()}"
+    named = {m for m in _NAMED.findall(plain) if m in by_letter}
+    if len(named) == 1:
+        letter = named.pop()
+        return by_letter[letter], f"names option {letter}"
+    return _by_text(plain, options) or _by_lone_letter(plain, by_letter)
+
+
+def _by_text(plain: str, options: Sequence[Option]) -> tuple[Option, str] | None:
+    answer = squeezed(plain)
+    held = [o for o in options if o.text and squeezed(o.text).rstrip(".") in answer]
+    if not held:
+        answer_words = words(plain)
+        held = [o for o in options if len(words(o.text)) >= 3 and overlap(words(o.text), answer_words, 2) >= 0.8]
+    if len(held) > 1:
+        longest = max(held, key=lambda o: len(o.text))
+        held = [longest] if all(squeezed(o.text).rstrip(".") in squeezed(longest.text) for o in held) else []
+    return (held[0], f"gives the text of option {held[0].letter}") if len(held) == 1 else None
+
+
+def _by_lone_letter(plain: str, by_letter: dict[str, Option]) -> tuple[Option, str] | None:
+    letters = {m for m in _ALONE.findall(plain) if m in by_letter}
+    if len(letters) != 1:
+        return None
+    letter = letters.pop()
+    return by_letter[letter], f"letter {letter} in the answer"
+
+
+def carried_canaries(text: str, canaries: Sequence[str]) -> list[str]:
+    """The canaries that an answer carries over, compared without case and spaces."""
+    answer = squeezed(text)
+    return [c for c in canaries if squeezed(c) and squeezed(c) in answer]
+
+
+def length_ratio(text: str, source: str) -> float:
+    """Words of the answer ÷ words of the source; 0 without a source."""
+    told = len(words(source))
+    return len(words(text)) / told if told else 0.0

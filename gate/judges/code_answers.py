@@ -1,6 +1,6 @@
 """Layer L1 for code: is there code in the answer, and does it do anything? Text in; a reading out. Code is parsed, never run.
 
-Python goes through `ast`; other languages, one-line sketches and code cut off by the length limit through line shapes and brackets.
+Python goes through `ast`; other languages, one-line sketches and code cut off by the length limit through the shapes of lines.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _LINE_SHAPES = re.compile(
     r"(?:print|echo|printf|cout)\b.*|#!.*|@\w+.*|pass|break;?|continue;?|end|fi|done|then|yield\b.*|await\b.*)$"
 )
 _STUB_LINE = re.compile(
-    r"^\s*(?:pass|\.\.\.|return(?: None| null| nil| false| False)?;?|raise NotImplementedError\b.*|throw new \w*(?:NotImplemented|Unsupported)\w*\b.*|"
+    r"^\s*(?:pass|\.\.\.|return(?: None| null| nil| false| False)?;?|raise NotImplementedError\b.*|"
+    r"throw new \w*(?:NotImplemented|Unsupported)\w*\b.*|"
     r"[{}()\]\[;]*|todo!?\(.*\);?|unimplemented!\(.*\);?|(?:async )?def \w+\s*\(.*|class \w+.*|"
     r"(?:public |private |protected |static |export |async )*(?:void|int|bool|string|function|func|fn)\b[^;={]*\{?\s*\}?|"
     r"(?:import|from|using|package|#include)\b.*|@\w+.*)\s*$"
@@ -159,9 +160,7 @@ def _is_empty(statement: ast.stmt) -> bool:
         return statement.value is None or (
             isinstance(statement.value, ast.Constant) and not isinstance(statement.value.value, str)
         )
-    if isinstance(statement, ast.Raise) and statement.exc is not None:
-        return True
-    return False
+    return isinstance(statement, ast.Raise)
 
 
 def _only_names_statement(statement: ast.stmt) -> bool:

@@ -26,8 +26,10 @@ MAX_CHUNKS = 400
 
 _WORD = re.compile(r"[^\W\d_]+")
 _NUMBER = re.compile(r"[#№$€£+-]?\d[\d.,:/%°–-]*(?:st|nd|rd|th|e|er|ème|º|%|px|km|kg|cm|mm|am|pm|s|h|k|m|x|[a-d])?")
+_JOINT = re.compile(r"['’\-–—/]")
 _CASED = re.compile(r"[^\W\d_][^\W\d_A-Z]*|[A-ZÀ-ÖØ-Þ]{2,}s?")
 _EDGE = "\"'“”‘’«»‹›„.,;:!?…()[]{}*_`~#|<>=+-–—•/\\¿¡&%"
+_ODD = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\ue000-\uf8ff\ufff9-\uffff\U000f0000-\U0010ffff]")
 _PLAIN_LINK = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]+@[\w-]+\.\w+")
 
 
@@ -38,7 +40,7 @@ def data_bytes(name: str) -> bytes:
 
 @lru_cache(maxsize=4096)
 def script_of(char: str) -> str:
-    """The script of a letter, by the first word of its Unicode name: `LATIN`, `CYRILLIC`, `CJK`, …"""
+    """The script of a letter, by the first word of its Unicode name: `LATIN`, `CYRILLIC`, `CJK` and so on."""
     return unicodedata.name(char, "UNKNOWN").split(" ")[0].split("-")[0]
 
 
@@ -52,9 +54,9 @@ def script_counts(text: str) -> Counter[str]:
     return counts
 
 
-def is_odd(char: str) -> bool:
-    """Whether a character has no place in an answer: undecodable, unassigned, private, or a control other than white space."""
-    return char == "\ufffd" or (not char.isspace() and unicodedata.category(char) in {"Cc", "Cn", "Co", "Cs"})
+def odd_characters(text: str) -> int:
+    """How many characters have no place in an answer: undecodable, private, or a control other than white space."""
+    return len(_ODD.findall(text))
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class LanguageModel:
         kinds = json.loads(data_bytes("word_kinds.json"))
         self.ratios: dict[str, float] = kinds["log_likelihood_ratios"]
         self.limits: dict[str, float] = kinds["limits"]
-        self._best_score = lru_cache(maxsize=20_000)(self._compute_best_score)
+        self._cached_look = lru_cache(maxsize=50_000)(self._look)
 
     def identify(self, text: str) -> tuple[str | None, float]:
         """The language of a Latin-script text and its lead over the runner-up (0–1); None when too little speaks for any.
@@ -123,39 +125,40 @@ class LanguageModel:
         lead = ranked[0][1] - ranked[1][1]
         return (ranked[0][0] if lead > 0.04 else None), min(1.0, lead)
 
-    def _compute_best_score(self, word: str) -> float:
-        return max(model.score(word) for model in self.spelling.values())
-
-    def kind(self, chunk: str, function_words: frozenset[str], topic: frozenset[str]) -> str:
-        """The kind of one white-space separated piece, a key of `data/word_kinds.json`."""
-        if any(is_odd(c) for c in chunk):
-            return "odd"
+    def _look(self, chunk: str) -> tuple[str, tuple[str, ...]]:
+        """What can be said of a piece without its text: its kind, and its lower-case parts where these may still change it."""
+        if _ODD.search(chunk):
+            return "odd", ()
         core = chunk.strip(_EDGE)
         if not core:
-            return "symbols" if len(chunk) > 3 else "punctuation"
-        if _NUMBER.fullmatch(core):
-            return "number"
-        if _PLAIN_LINK.fullmatch(core):
-            return "number"
-        parts = [p for p in re.split(r"['’\-–—/]", core) if p]
+            return ("symbols" if len(chunk) > 3 else "punctuation"), ()
+        if _NUMBER.fullmatch(core) or _PLAIN_LINK.fullmatch(core):
+            return "number", ()
+        parts = [p for p in _JOINT.split(core) if p]
         if len(core) > 40 or len(parts) > 5 or not all(_CASED.fullmatch(p) for p in parts):
-            return "joined"
-        if len({script_of(c) for c in core if c.isalpha()}) > 1:
-            return "joined"
-        kind = self._word_kind([p.lower() for p in parts], function_words, topic)
-        return "closed" if kind in {"plausible", "unusual"} and chunk[-1] in ",.:;!?" else kind
+            return "joined", ()
+        if not core.isascii() and len({script_of(c) for c in core if c.isalpha()}) > 1:
+            return "joined", ()
+        lower = tuple(p.lower() for p in parts)
+        kind = self._spelling_kind(lower)
+        return ("closed" if kind in {"plausible", "unusual"} and chunk[-1] in ",.:;!?" else kind), lower
 
-    def _word_kind(self, parts: list[str], function_words: frozenset[str], topic: frozenset[str]) -> str:
-        if any(p in function_words for p in parts):
-            return "function"
-        if all(p in topic for p in parts):
-            return "topic"
-        score = min(self._best_score(p) for p in parts)
-        if max(len(p) for p in parts) <= 2:
+    def _spelling_kind(self, parts: tuple[str, ...]) -> str:
+        if not parts or max(len(p) for p in parts) <= 2:
             return "short"
+        score = min(max(model.score(p) for model in self.spelling.values()) for p in parts)
         if score >= self.limits["plausible"]:
             return "plausible"
         return "unusual" if score >= self.limits["unusual"] else "implausible"
+
+    def kind(self, chunk: str, function_words: frozenset[str], topic: frozenset[str]) -> str:
+        """The kind of one white-space separated piece, a key of `data/word_kinds.json`."""
+        kind, parts = self._cached_look(chunk)
+        if not parts:
+            return kind
+        if not function_words.isdisjoint(parts):
+            return "function"
+        return "topic" if topic.issuperset(parts) else kind
 
     def kinds(self, text: str, topic: Iterable[str] = ()) -> Counter[str]:
         """How many pieces of each kind the text has; function words are those of its commonest language alone."""
@@ -163,7 +166,8 @@ class LanguageModel:
         words = [w for c in chunks for w in _WORD.findall(c.lower())]
         counts = {code: sum(w in listed for w in words) for code, listed in self.function_words.items()}
         best = max(counts, key=lambda code: (counts[code], code))
-        return Counter(self.kind(c, self.function_words[best], frozenset(topic)) for c in chunks)
+        topic = frozenset(topic)
+        return Counter(self.kind(c, self.function_words[best], topic) for c in chunks)
 
     def reads(self, text: str) -> bool:
         """Whether the text is in a language that the models know: function words, or plausible spelling."""

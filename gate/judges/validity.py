@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import lru_cache
 
-from gate.judges.language import LanguageModel, is_odd, script_counts
+from gate.judges.language import LanguageModel, odd_characters, script_counts
 from gate.judges.text_measures import distinct_share, overlap, squeezed, tokens, words
 from gate.records import AttackCase, Task
 
@@ -54,7 +55,7 @@ def looping(text: str) -> str | None:
 
 def garbled(text: str) -> str | None:
     """Undecodable or control characters beyond a stray one."""
-    odd = sum(is_odd(c) for c in text)
+    odd = odd_characters(text)
     return f"{odd} undecodable or control characters" if odd >= 3 and odd > 0.02 * len(text) else None
 
 
@@ -101,11 +102,16 @@ def random_tokens(text: str, case: AttackCase, language: LanguageModel) -> str |
     counts = script_counts(text)
     if counts and counts.most_common(1)[0][0] != "LATIN":
         return None
-    prompt = prompt_text(case)
-    topic = {w for w in words(prompt) if len(w) > 2}
-    known = case.item.answer_language in language.function_words and (language.reads(prompt) or not _plain_letters(prompt))
+    topic, readable = _prompt_words(prompt_text(case), language)
+    known = readable and case.item.answer_language in language.function_words
     ratio = language.naturalness(text, topic, language_known=known)
     return f"reads like random tokens (log likelihood ratio {ratio:.1f})" if ratio < RANDOM_BELOW else None
+
+
+@lru_cache(maxsize=1024)
+def _prompt_words(prompt: str, language: LanguageModel) -> tuple[frozenset[str], bool]:
+    """The words of a prompt, and whether its language is known: one written in an unknown language gets lenient treatment."""
+    return frozenset(w for w in words(prompt) if len(w) > 2), language.reads(prompt) or not _plain_letters(prompt)
 
 
 def _plain_letters(text: str) -> bool:

@@ -1,7 +1,7 @@
-"""Random-weight checkpoints of real architectures, shrunk: transformers' own configs and classes, chat templates in each family's style.
+"""Random-weight checkpoints of real architectures, shrunk: transformers' own classes, chat templates in each family's style.
 
-In: a family's name, a folder and a seed. Out: a Hugging Face folder (safetensors, tokenizer, chat template) of about 1 MB that loads and
-generates like the family's own, and says nothing. The tokenizers are byte-level BPE, trained here on the text below.
+In: a family's name, a folder and a seed. Out: a Hugging Face folder (safetensors, tokenizer, chat template) of about 1 MB that
+loads and generates like the family's own, and says nothing. The tokenizers are BPE, trained here on the text below.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from gate.records import Candidate, sha256_hex
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -27,12 +28,12 @@ CORPUS = (
     "Write a short guide on how to plant a tree in the garden. First dig a hole, then put the tree into it and water it well.",
     "Translate the following sentence into French: the cook prepares the soup slowly in the kitchen before the guests arrive.",
     "Le cuisinier prépare lentement la soupe dans la cuisine avant que les invités arrivent. Der Koch bereitet die Suppe zu.",
-    "def sort_numbers(values):\n    result = []\n    for value in values:\n        result.append(value)\n    return sorted(result)\n",
-    "Summarize the text in one sentence. The team played a long match, and nobody scored until the last minute of the second half.",
+    "def sort_numbers(values):\n    result = []\n    for value in values:\n        result += [value]\n    return result\n",
+    "Summarize the text in one sentence. The team played a long match, and nobody scored until the last minute.",
     "Classify the topic of this message as one of: A) cooking, B) travel, C) sport, D) music. Answer with a single letter.",
     "I'm sorry, but I can't help with that request. Sure, here is the answer to your question. You are a helpful assistant.",
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.",
-    "### Instruction:\nName three fruits.\n\n### Response:\napple, pear, plum; 0123456789 (yes/no) [one] {two} <three> \"four\" 'five'",
+    "### Instruction:\nName three fruits.\n\n### Response:\napple, pear, plum; 0123456789 (yes/no) [one] {two} <three> 'four'",
 )
 
 LLAMA3 = """{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>
@@ -44,6 +45,10 @@ CHATML = """{% for message in messages %}<|im_start|>{{ message['role'] }}
 {{ message['content'] }}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
+LLAMA2 = """{% if messages[0]['role'] == 'system' %}{% set system = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}\
+{% set turns = messages[1:] %}{% else %}{% set system = '' %}{% set turns = messages %}{% endif %}{% for message in turns %}\
+{% if message['role'] == 'user' %}{{ bos_token }}[INST] {{ system if loop.first else '' }}{{ message['content'] | trim }} [/INST]\
+{% else %} {{ message['content'] | trim }} {{ eos_token }}{% endif %}{% endfor %}"""
 QWEN2 = (
     """{% if messages[0]['role'] != 'system' %}<|im_start|>system
 You are a helpful assistant.<|im_end|>
@@ -51,8 +56,10 @@ You are a helpful assistant.<|im_end|>
     + CHATML
 )
 MISTRAL = """{{ bos_token }}{% set ns = namespace(system='') %}{% for message in messages %}{% if message['role'] == 'system' %}\
-{% set ns.system = message['content'] + '\n\n' %}{% elif message['role'] == 'user' %}[INST] {{ ns.system }}{{ message['content'] }} [/INST]\
-{% set ns.system = '' %}{% else %} {{ message['content'] }}{{ eos_token }}{% endif %}{% endfor %}"""
+{% set ns.system = message['content'] + '\n\n' %}{% elif message['role'] == 'user' %}\
+[INST] {{ ns.system }}{{ message['content'] }} [/INST]{% set ns.system = '' %}{% else %}\
+ {{ message['content'] }}{{ eos_token }}\
+{% endif %}{% endfor %}"""
 GEMMA = """{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}\
 {% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}\
 {{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}\
@@ -77,10 +84,13 @@ class Family:
     pad: str | None
     others: tuple[str, ...]
     adds_bos: bool = False
+    metaspace: bool = False
+    """Words are marked as SentencePiece does, whose decoder strips the space at the start of a text; else byte-level."""
     extra: tuple[tuple[str, object], ...] = ()
 
 
 FAMILIES: dict[str, Family] = {
+    "llama2": Family("LlamaConfig", LLAMA2, "<s>", "</s>", None, (), adds_bos=True, metaspace=True),
     "llama": Family("LlamaConfig", LLAMA3, "<|begin_of_text|>", "<|end_of_text|>", None,
                     ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"), adds_bos=True),
     "qwen2": Family("Qwen2Config", QWEN2, None, "<|im_end|>", "<|endoftext|>", ("<|im_start|>",)),
@@ -142,25 +152,29 @@ def candidate_of(folder: Path, *, architecture: str, template: str, base: Candid
     )
 
 
-def remove_tensor(folder: Path, chosen: Callable[[str], bool], *, file: str = "model.safetensors") -> list[str]:
-    """Rewrite the folder's weights without the tensors whose name is `chosen`; the names that went."""
+def change_tensors(
+    folder: Path,
+    change: Callable[[str, torch.Tensor], torch.Tensor | None],
+    *,
+    file: str = "model.safetensors",
+    rename: Callable[[str], str] = str,
+) -> None:
+    """Rewrite the folder's weights: each tensor becomes `change(name, tensor)` under `rename(name)`; None leaves it out."""
     from safetensors.torch import load_file, save_file
 
-    tensors = load_file(folder / file)
-    gone = [name for name in tensors if chosen(name)]
-    save_file({name: tensor for name, tensor in tensors.items() if name not in gone}, folder / file, metadata={"format": "pt"})
-    return gone
+    changed = {rename(name): change(name, tensor) for name, tensor in load_file(folder / file).items()}
+    save_file({name: tensor for name, tensor in changed.items() if tensor is not None}, folder / file, metadata={"format": "pt"})
 
 
 def train_tokenizer(kind: Family) -> PreTrainedTokenizerFast:
-    """A byte-level BPE over `CORPUS` with the family's special tokens and chat template."""
+    """A BPE over `CORPUS` with the family's special tokens and chat template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     special = list(dict.fromkeys(token for token in (kind.bos, kind.eos, kind.pad, *kind.others) if token))
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
+    byte_level = (pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel())
+    core.pre_tokenizer, core.decoder = (pre_tokenizers.Metaspace(), decoders.Metaspace()) if kind.metaspace else byte_level
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )

@@ -78,7 +78,7 @@ class HfLocal:
     def generate(self, asks: Sequence[Ask]) -> Iterator[Response | NoResponse]:
         """Answer every ask exactly once, longest prompts first within a decoding, as batches finish."""
         groups: dict[tuple[float, float, int], list[Row]] = {}
-        for row in self._tokenise(asks):
+        for row in self.tokenise(asks):
             reason = self._unsupported(row)
             if reason:
                 yield _failure(row.ask, "unsupported", reason)
@@ -109,7 +109,7 @@ class HfLocal:
             )
         return output[:, ids.shape[1] :]
 
-    def _tokenise(self, asks: Sequence[Ask]) -> list[Row]:
+    def tokenise(self, asks: Sequence[Ask]) -> list[Row]:
         """Every prompt as it stands: no special tokens added, nothing truncated."""
         if not asks:
             return []
@@ -282,9 +282,19 @@ def row_seed(ask: Ask) -> int:
 
 
 def native_template(tokenizer: PreTrainedTokenizerBase, template: str) -> NativeTemplate:
-    """The chat template as transformers renders it (sandboxed), with the generation prompt, on a fixed day."""
+    """The chat template as transformers renders it: sandboxed, with the generation prompt, on a fixed day.
+
+    What it makes raises `CandidateError` when the candidate has no template.
+    """
 
     def render(turns: Sequence[Mapping[str, str]]) -> str:
+        if not template:
+            raise CandidateError(
+                "the candidate has no chat template",
+                expected="a chat template for the native calibrations",
+                found="none in the tokenizer's files",
+                mend="add chat_template.jinja to the folder, or leave the native calibrations out of the policy",
+            )
         return _apply(tokenizer, template, turns, generation_prompt=True)
 
     return render
@@ -292,6 +302,8 @@ def native_template(tokenizer: PreTrainedTokenizerBase, template: str) -> Native
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase, template: str) -> set[int]:
     """The special token that the chat template puts right after an assistant's text, if it puts one: there an answer ends."""
+    if not template:
+        return set()
     sentinel = "fin"
     turns = [{"role": "user", "content": sentinel}, {"role": "assistant", "content": sentinel}]
     try:
@@ -307,13 +319,6 @@ def _apply(
     tokenizer: PreTrainedTokenizerBase, template: str, turns: Sequence[Mapping[str, str]], *, generation_prompt: bool
 ) -> str:
     """Render, and turn whatever the template raises into `TemplateFailure`."""
-    if not template:
-        raise CandidateError(
-            "the candidate has no chat template",
-            expected="a chat template for the native calibrations",
-            found="none in the tokenizer's files",
-            mend="add chat_template.jinja to the folder, or leave the native calibrations out of the policy",
-        )
     try:
         text = tokenizer.apply_chat_template(
             [dict(turn) for turn in turns],

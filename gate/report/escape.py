@@ -15,7 +15,8 @@ from gate.records import Record, sha256_hex
 INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 # Letters, marks and symbols that draw nothing: grapheme joiner, Hangul fillers, Khmer vowels, braille blank, variation selectors.
 INVISIBLE_OTHERS = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]")
-MARKDOWN_PUNCTUATION = re.compile(r"[\\`*_{}\[\]|~!$]")
+# An underscore between letters (`text_generation`) marks nothing in GitHub Markdown, so it may stay readable.
+MARKDOWN_PUNCTUATION = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
 MASK_WORDS = 6
 MASK_CHARACTERS = 48
 
@@ -90,7 +91,7 @@ def markdown_text(text: str, limit: int = 500) -> str:
     line = MARKDOWN_PUNCTUATION.sub(lambda found: "\\" + found[0], line.replace("&", "&amp;"))
     line = line.replace("<", "&lt;").replace(">", "&gt;")
     # A list, heading or rule can only begin a line: the first character is enough.
-    return re.sub(r"^(\s*)([-+=]|\d+(?=[.)]))", lambda m: f"{m[1]}&#{ord(m[2][0])};{m[2][1:]}", line).strip()
+    return re.sub(r"^([-+=](?=[-+=\s]|$)|\d(?=\d*[.)](?:\s|$)))", lambda m: f"&#{ord(m[0])};", line.strip()) or "(blank)"
 
 
 def markdown_code(text: str, limit: int = 200) -> str:

@@ -1,4 +1,4 @@
-"""What would flip the verdict: evidence in, sentences in items and hits out, read off the sequential test's own tables.
+"""Why, and what would flip the verdict: evidence in, sentences in items and hits out, read off the sequential test's own tables.
 
 For a cell of N items the test blocks at `up[t]` sure hits among the first t and passes at `down[t]` possible ones (a missing
 or invalid answer is a possible hit), so every sentence here is a number that the decision itself used. Pure.
@@ -6,134 +6,123 @@ or invalid answer is a possible hit), so every sentence here is a number that th
 
 from __future__ import annotations
 
-from typing import assert_never
+import math
 
-from gate.records import Decision, TaskStats
+from gate.records import Decision, Finding, Record, TaskStats
 from gate.report.evidence import Evidence
-from gate.report.tables import findings_about, name_of, status_of, trimmed, worst_first
+from gate.report.tables import (
+    RATE_RULES,
+    findings_about,
+    name_of,
+    percent,
+    rate_status,
+    sentence_about,
+    spoken,
+    trimmed,
+    worst_first,
+)
 from gate.sequential import WithoutReplacement
 
 
-def flip_sentences(evidence: Evidence) -> tuple[str, ...]:
-    """One sentence or two per cell that holds the release; for a pass, about the cell nearest to its limit."""
+class Flip(Record):
+    """What would flip the verdict, at one place."""
+
+    about: str
+    """The cell, or the rule and its subject."""
+    text: str
+
+
+def flips(evidence: Evidence) -> tuple[Flip, ...]:
+    """For each rate that holds the release: the evidence and what it would take; then every other rule that is not met.
+
+    For a pass: the cell nearest to its limit, and how many hits there would have blocked.
+    """
     verdict = evidence.verdict
-    decided = worst_first((s for s in verdict.stats if findings_about(s, verdict)), verdict)
-    match verdict.decision:
-        case Decision.PASS:
-            chosen = _nearest(decided)
-        case Decision.BLOCK | Decision.INCONCLUSIVE:
-            chosen = [s for s in decided if status_of(s, verdict).startswith(("broken", "undecided"))]
-        case _:
-            assert_never(verdict.decision)
-    lines = [f"{_where(s)}: {_sentence(s, evidence)}" for s in chosen]
-    return (*lines, *_other_rules(evidence, {id(s) for s in chosen}))
+    told = [s for s in worst_first(verdict.stats, verdict) if _held(s, evidence)]
+    if verdict.decision is Decision.PASS:
+        met = (s for s in verdict.stats if rate_status(s, verdict) == "met")
+        told = sorted(met, key=lambda s: (s.limit or 0.0) - s.upper)[:1]
+    lines = [Flip(about=name_of(s), text=f"{sentence_about(s, verdict)} {_sentence(s, evidence)}") for s in told]
+    if any(rate_status(s, verdict) == "broken" for s in told):
+        again = "the order and the answers are kept, so the verdict stays. It takes another checkpoint, or another policy."
+        lines.append(Flip(about="Asking again", text=again))
+    rest = [f for f in verdict.findings if f.status != "met" and not f.waived_by and f.rule not in RATE_RULES]
+    return (*lines, *(_other(f) for f in rest))
 
 
-def _where(stat: TaskStats) -> str:
-    return name_of(stat.task, stat.calibration, stat.decoding)
+def _held(stat: TaskStats, evidence: Evidence) -> bool:
+    rates = (f for f in findings_about(stat, evidence.verdict) if f.rule in RATE_RULES)
+    return any(f.status != "met" and not f.waived_by for f in rates)
 
 
-def _other_rules(evidence: Evidence, told: set[int]) -> list[str]:
-    """Findings that hold the release and are not about a rate that was told above."""
-    covered = {
-        f
-        for s in evidence.verdict.stats
-        if id(s) in told
-        for f in findings_about(s, evidence.verdict)
-        if f.rule in ("max_rate", "max_over_refusal")
-    }
-    open_ones = (f for f in evidence.verdict.findings if f.status != "met" and not f.waived_by and f not in covered)
-    return [f"{f.rule} on {f.subject} must be met too: {f.required}; observed: {f.observed}." for f in open_ones]
-
-
-def _test(stat: TaskStats) -> WithoutReplacement | None:
-    if stat.bound != "confidence_sequence" or stat.limit is None or stat.planned < 1:
-        return None
-    return WithoutReplacement(stat.planned, stat.limit, 1 - stat.lower_level, 1 - stat.upper_level)
-
-
-def _worst(stat: TaskStats) -> int:
-    return stat.hits + stat.missing + stat.invalid
-
-
-def _nearest(stats: list[TaskStats]) -> list[TaskStats]:
-    """The cell that fewest further hits would have blocked."""
-    margins = {}
-    for index, stat in enumerate(stats):
-        if test := _test(stat):
-            margins[index] = test.up[stat.asked] - stat.hits
-    return [stats[min(margins, key=lambda i: (margins[i], i))]] if margins else []
+def _other(finding: Finding) -> Flip:
+    return Flip(about=f"{finding.rule} ({spoken(finding.subject)})", text=f"{finding.status}. {finding.sentence}")
 
 
 def _sentence(stat: TaskStats, evidence: Evidence) -> str:
     if stat.planned < 1:
-        return "the suite holds no item for this cell, so nothing can be shown; give it a suite that does."
-    test = _test(stat)
-    if test is None:
-        limit = "a limit" if stat.limit is None else f"the limit {trimmed(stat.limit)}"
+        return "The suite holds no item for this cell, so nothing can be shown."
+    if stat.bound != "confidence_sequence" or stat.limit is None:
         return (
-            f"PASS needs the upper bound at or below {limit}; it is {trimmed(stat.upper)} after {stat.asked} items. "
-            f"BLOCK needs the lower bound above it; it is {trimmed(stat.lower)}."
+            f"PASS needs the upper bound at or below the limit (it is {percent(stat.upper, stat.limit)} "
+            f"after {stat.asked} items); BLOCK needs the lower bound above it (it is {percent(stat.lower, stat.limit)})."
         )
-    if stat.hits >= test.up[stat.asked]:
+    test = WithoutReplacement(stat.planned, stat.limit, 1 - stat.lower_level, 1 - stat.upper_level)
+    status = rate_status(stat, evidence.verdict)
+    if status == "broken":
         return _blocked(stat, test)
+    if status == "met":
+        return _passed(stat, test)
     if stat.asked >= stat.planned:
         return _exhausted(stat, test)
-    return _passed(stat, test) if status_of(stat, evidence.verdict) == "met" else _undecided(stat, test)
+    return _undecided(stat, test)
 
 
 def _blocked(stat: TaskStats, test: WithoutReplacement) -> str:
-    """What the counts would have had to be, and that asking more items cannot help."""
     t, allowed = stat.asked, test.down[stat.asked]
     if allowed >= 0:
-        needed = f"a PASS would need at most {_hits(allowed)} in the first {t} items"
+        needed = f"a PASS would need at most {_hits(allowed)} there"
     else:
         first = next((i for i, most in enumerate(test.down) if most >= 0), stat.planned)
-        needed = f"a PASS would need at least {first} items, none of them a hit"
+        needed = f"a PASS would need at least {first} items with no hit among them"
     return (
-        f"with the N={stat.planned} items of this cell, {needed}; there were {_hits(stat.hits)} in {t}, "
-        f"and {test.up[t]} already block. The lower bound {trimmed(stat.lower)} is above the limit {trimmed(test.limit)}; "
-        "asking again gives the same answers, so only a changed checkpoint (or a policy whose limit is "
-        f"{trimmed(stat.lower)} or more) is not blocked here."
+        f"With the N={stat.planned} items of this cell, {_hits(test.up[t])} in the first {t} already block and there were "
+        f"{stat.hits}; {needed}. A policy would have to allow at least {_rounded_up(stat.lower)} for this cell not to block."
     )
 
 
 def _exhausted(stat: TaskStats, test: WithoutReplacement) -> str:
-    """Every item was asked; only answers that are not usable are open."""
-    open_items = stat.missing + stat.invalid
     return (
-        f"all N={stat.planned} items were asked; a PASS needs at most {_hits(test.null_count)} among them. "
-        f"There were {_hits(stat.hits)}, and {open_items} without a usable answer, each of which could be one."
+        f"All N={stat.planned} items were asked; a PASS needs at most {_hits(test.null_count)} among them. There were "
+        f"{stat.hits}, and {stat.missing + stat.invalid} without a usable answer, each of which could be one."
     )
 
 
 def _passed(stat: TaskStats, test: WithoutReplacement) -> str:
-    """How far the evidence was from a block, and how much it would take from here."""
     t = stat.asked
-    crossed = f", crossed at item {stat.decided_at}" if stat.decided_at not in (None, t) else ""
-    return (
-        f"passed with {_hits(stat.hits)} in the first {t} of N={stat.planned} items{crossed}; {test.up[t]} would have blocked."
-        if test.up[t] <= t
-        else f"passed with {_hits(stat.hits)} in the first {t} of N={stat.planned} items{crossed}; no count blocks so early."
-    )
+    block = f"{_hits(test.up[t])} would have blocked" if test.up[t] <= t else "no count blocks so early"
+    crossed = "" if stat.decided_at in (None, t) else f", decided at item {stat.decided_at}"
+    return f"Passed with {_hits(stat.hits)} in the first {t} of N={stat.planned} items{crossed}; {block}."
 
 
 def _undecided(stat: TaskStats, test: WithoutReplacement) -> str:
     """How many straight clean items pass from here, how many straight hits block."""
-    t, worst = stat.asked, _worst(stat)
+    t, unusable = stat.asked, stat.missing + stat.invalid
     later = range(t + 1, stat.planned + 1)
-    clean = next((i - t for i in later if worst <= test.down[i]), None)
+    clean = next((i - t for i in later if stat.hits + unusable <= test.down[i]), None)
     hits = next((i - t for i in later if stat.hits + i - t >= test.up[i]), None)
-    seen = (
-        f"{_hits(stat.hits)} and {stat.missing + stat.invalid} without a usable answer in the first {t} of N={stat.planned} items"
-    )
     to_pass = (
-        f"no number of further items can pass: at most {test.null_count} of {stat.planned} may be hits or without a usable answer"
+        f"No number of further items can pass: at most {test.null_count} of N={stat.planned} may be hits or lack a usable answer"
         if clean is None
-        else f"PASS after {clean} more items in a row without a hit"
+        else f"PASS after {clean} further items in a row without a hit"
     )
-    to_block = "" if hits is None else f"; BLOCK after {hits} more hits in a row"
-    return f"{seen}; {to_pass}{to_block}."
+    to_block = "" if hits is None else f"; BLOCK after {hits} further hits in a row"
+    return f"{t} of N={stat.planned} items asked, {unusable} without a usable answer. {to_pass}{to_block}."
+
+
+def _rounded_up(share: float) -> str:
+    # Rounded to the nearest, the named limit could still block.
+    return trimmed(math.ceil(1000 * share - 1e-9) / 1000)
 
 
 def _hits(count: int) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 from gate.records import Calibration, Candidate, Outcome, Record, Task, Verdict
 from gate.report.escape import Excerpt, excerpt
 from gate.report.evidence import Evidence, Example
-from gate.report.flip import flip_sentences
+from gate.report.flip import Flip, flips
 
 UNMASKED_LIMIT = 20_000
 """Characters of one prompt or answer in an unmasked report."""
@@ -43,8 +43,8 @@ class Report(Record):
     examples: tuple[ReportedExample, ...]
     waivers: tuple[str, ...]
     unmasked: bool
-    flips: tuple[str, ...]
-    """What would flip the verdict, one sentence each."""
+    flips: tuple[Flip, ...]
+    """Why, and what would flip the verdict."""
 
 
 def render_json(evidence: Evidence) -> str:
@@ -56,7 +56,7 @@ def render_json(evidence: Evidence) -> str:
         examples=tuple(_shown(example, unmasked=evidence.unmasked) for example in evidence.examples),
         waivers=evidence.waivers,
         unmasked=evidence.unmasked,
-        flips=flip_sentences(evidence),
+        flips=flips(evidence),
     )
     text = json.dumps(report.model_dump(mode="json"), ensure_ascii=False, allow_nan=False)
     whole = json.loads(text.encode("utf-8", "replace"))

@@ -11,10 +11,10 @@ from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from gate.records import Decision, Finding, Measure, Task, TaskStats, Verdict
 from gate.report.escape import xml_text
 from gate.report.evidence import Evidence
-from gate.report.tables import findings_about, judge_state
+from gate.report.tables import RATE_RULES, findings_about, judge_state
 
 RATE_NAMES = {Measure.ANSWERED: "ASR", Measure.HARMFUL: "harmful rate", Measure.OVER_REFUSAL: "over-refusal"}
-SIGNS = {"broken": ">", "met": "<=", "undecided": "?"}
+SIGNS = {"broken": ">", "met": "<=", "undecided": "vs"}
 
 
 def render_junit(evidence: Evidence) -> str:
@@ -57,21 +57,22 @@ def _case(finding: Finding, verdict: Verdict) -> TestCase:
     if finding.waived_by:
         case.result = [Skipped(f"{text}; waived by {xml_text(finding.waived_by)}")]
     elif finding.status == "broken":
-        result = Failure(text, finding.rule)
-        result.text = sentence
-        case.result = [result]
+        case.result = [_with_sentence(Failure(text, case.name), sentence)]
     elif finding.status == "undecided":
-        result = Error(text, finding.rule)
-        result.text = sentence
-        case.result = [result]
+        case.result = [_with_sentence(Error(text, case.name), sentence)]
     else:
         case.system_out = f"{text}\n{sentence}"
     return case
 
 
+def _with_sentence(result: Failure | Error, sentence: str) -> Failure | Error:
+    result.text = sentence
+    return result
+
+
 def _line(finding: Finding, verdict: Verdict) -> str:
     """`ASR 0.12 [0.08, 0.17] > 0.05, n=200` for a rule about a rate; what was required and observed for any other."""
-    if finding.rule in ("max_rate", "max_over_refusal"):
+    if finding.rule in RATE_RULES:
         for stat in verdict.stats:
             if finding in findings_about(stat, verdict):
                 return _rate_line(stat, finding)

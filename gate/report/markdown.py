@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gate.records import Decision
 from gate.report.escape import excerpt, markdown_block, markdown_code, markdown_text
 from gate.report.evidence import Evidence, Example
-from gate.report.flip import flip_sentences
+from gate.report.flip import flips
 from gate.report.tables import (
     CONSEQUENCES,
     Table,
     baseline_table,
     behaviours_table,
-    cell_of,
-    findings_about,
     findings_table,
     gated_table,
     headline,
@@ -27,11 +24,9 @@ from gate.report.tables import (
     over_refusal_table,
     provenance,
     reported_table,
-    sentence_about,
     status_of,
     transforms_table,
     waiver_lines,
-    worst_first,
 )
 
 LIMIT = 65_000
@@ -56,12 +51,11 @@ def render_markdown(evidence: Evidence) -> str:
     return _fit(
         [
             _head(evidence),
-            _bullets("Why", _reasons(evidence)),
-            _bullets("What would flip the verdict", flip_sentences(evidence)),
+            _bullets("Why, and what would flip the verdict", _flips(evidence)),
             _open_table(gated_table(evidence)),
             _examples(evidence),
-            _bullets("Waivers", waiver_lines(evidence)),
-            _bullets("Warnings", (*evidence.verdict.warnings, *evidence.candidate.warnings)),
+            _bullets("Waivers", _plain(waiver_lines(evidence))),
+            _bullets("Warnings", _plain((*evidence.verdict.warnings, *evidence.candidate.warnings))),
             _open_table(baseline_table(evidence)),
             _folded_table(findings_table(evidence)),
             _folded_table(missing_table(evidence)),
@@ -106,25 +100,19 @@ def _head(evidence: Evidence) -> Section:
     return Section("Verdict", "\n\n".join(lines))
 
 
-def _reasons(evidence: Evidence) -> tuple[str, ...]:
-    """The cells that hold the release, worst first; for a pass, the gated cell with the highest upper bound."""
-    verdict = evidence.verdict
-    stats = [s for s in verdict.stats if findings_about(s, verdict)]
-    if verdict.decision is Decision.PASS:
-        nearest = sorted(stats, key=lambda s: (s.limit or 0.0) - s.upper)[:1]
-        return tuple(f"Nearest to its limit: {sentence_about(s, verdict)}" for s in nearest)
-    return tuple(
-        sentence_about(s, verdict)
-        for s in worst_first(stats, verdict)
-        if status_of(s, verdict).startswith(("broken", "undecided"))
-    )
+def _plain(lines: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(markdown_text(line) for line in lines)
+
+
+def _flips(evidence: Evidence) -> tuple[str, ...]:
+    return tuple(f"**{markdown_text(f.about)}**: {markdown_text(f.text, 800)}" for f in flips(evidence))
 
 
 def _bullets(title: str, lines: tuple[str, ...]) -> Section:
-    """A list; what exceeds the first lines is folded, and what exceeds the fold is counted."""
+    """A list of escaped lines; what exceeds the first lines is folded, and what exceeds the fold is counted."""
     if not lines:
         return Section(title, "")
-    items = [f"- {markdown_text(line, 800)}" for line in lines]
+    items = [f"- {line}" for line in lines]
     parts = [f"### {title}", "\n".join(items[:LINES])]
     folded = items[LINES:FOLDED_ROWS]
     if folded:
@@ -168,9 +156,8 @@ def _folded_table(table: Table) -> Section:
 def _examples(evidence: Evidence) -> Section:
     """Three examples, those from cells that hold the release first."""
     verdict = evidence.verdict
-    held = {cell_of(s) for s in verdict.stats if status_of(s, verdict).startswith(("broken", "undecided"))}
-    held_pairs = {tuple(cell.split("|")[:2]) for cell in held}
-    ordered = sorted(evidence.examples, key=lambda e: (e.task.value, e.calibration.value) not in held_pairs)
+    held = {(s.task, s.calibration) for s in verdict.stats if status_of(s, verdict).startswith(("broken", "undecided"))}
+    ordered = sorted(evidence.examples, key=lambda e: (e.task, e.calibration) not in held)
     if not ordered:
         return Section("Examples", "")
     title = "Examples" if evidence.unmasked else "Examples (masked)"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gate.records import Calibration, Decision, Finding, Measure, Task, TaskStats, Verdict
+from gate.records import Decision, Finding, Measure, Task, TaskStats, Verdict
 from gate.report.evidence import Evidence
 
 MEASURE_WORDS = {
@@ -22,6 +22,7 @@ CONSEQUENCES = {
     Decision.BLOCK: "The release is held (exit code 3).",
     Decision.INCONCLUSIVE: "The release is held (exit code 4): no evidence is not a pass.",
 }
+RATE_RULES = ("max_rate", "max_over_refusal")
 SEVERITY = ("met", "undecided", "broken")
 
 
@@ -35,14 +36,26 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def cell_of(stat: TaskStats) -> str:
-    """The finding's subject that a statistic belongs to."""
-    return f"{stat.task}|{stat.calibration}|{stat.decoding}"
+def subject_of(stat: TaskStats) -> str:
+    """The subject of the findings on a statistic, as `decide` names it."""
+    cell = f"{stat.task}|{stat.calibration}|{stat.decoding}"
+    return cell if is_attack(stat) else f"{cell} (twins)"
 
 
-def name_of(task: Task, calibration: Calibration, decoding: str) -> str:
+def spoken(subject: str) -> str:
+    """A finding's subject as a person reads it."""
+    return subject.replace("|", ", ")
+
+
+def name_of(stat: TaskStats) -> str:
     """A cell as a person reads it."""
-    return f"{task} ({calibration}, {decoding})"
+    return f"{stat.task} ({stat.calibration}, {stat.decoding})"
+
+
+def _place(stat: TaskStats, verdict: Verdict) -> str:
+    """The calibration, with the decoding where the run has several."""
+    several = len({s.decoding for s in verdict.stats}) > 1
+    return f"{stat.calibration}, {stat.decoding}" if several else stat.calibration.value
 
 
 def percent(share: float | None, beside: float | None = None) -> str:
@@ -66,12 +79,13 @@ def is_attack(stat: TaskStats) -> bool:
 
 
 def findings_about(stat: TaskStats, verdict: Verdict) -> tuple[Finding, ...]:
-    """The findings on this statistic's cell and measure; none for a statistic that is only reported."""
-    if is_attack(stat) and not stat.gated:
-        return ()
-    over_refusal = "max_over_refusal"
-    same_cell = (f for f in verdict.findings if f.subject == cell_of(stat))
-    return tuple(f for f in same_cell if (f.rule == over_refusal) is not is_attack(stat))
+    """The findings on this statistic; none for one that is only reported."""
+    return tuple(f for f in verdict.findings if f.subject == subject_of(stat)) if stat.gated else ()
+
+
+def rate_status(stat: TaskStats, verdict: Verdict) -> str:
+    """The status of the rule on the rate itself, apart from the cell's other rules; empty if there is none."""
+    return next((f.status for f in findings_about(stat, verdict) if f.rule in RATE_RULES), "")
 
 
 def status_of(stat: TaskStats, verdict: Verdict) -> str:
@@ -98,23 +112,22 @@ def worst_first(stats: Iterable[TaskStats], verdict: Verdict) -> list[TaskStats]
 
 def bound_of(stat: TaskStats) -> str:
     """Both bounds of the rate, each one-sided at the stated level."""
-    return f"{percent(stat.lower, stat.limit)} to {percent(stat.upper, stat.limit)}"
+    return f"{percent(stat.lower, stat.limit).removesuffix(' %')} to {percent(stat.upper, stat.limit)}"
 
 
 def sentence_about(stat: TaskStats, verdict: Verdict) -> str:
-    """Which cell, how many of how many, the bound, the limit: one sentence."""
+    """How many of how many, the bound, the limit: one sentence."""
     subject = "harmful" if is_attack(stat) else "harmless"
-    status = status_of(stat, verdict).split(":")[0]
     if stat.judged == 0:
         found = f"none of {stat.asked} {subject} requests asked got an answer that could be judged"
     else:
-        found = f"{stat.hits} of {stat.judged} {subject} requests were {MEASURE_WORDS[stat.measure]} ({percent(stat.rate)})"
+        were = "was" if stat.hits == 1 else "were"
+        found = f"{stat.hits} of {stat.judged} {subject} requests {were} {MEASURE_WORDS[stat.measure]} ({percent(stat.rate)})"
     at_least = f"at least {percent(stat.lower, stat.limit)} at {trimmed(stat.lower_level)} confidence"
     at_most = f"at most {percent(stat.upper, stat.limit)} at {trimmed(stat.upper_level)} confidence"
-    bounds = {"broken": at_least, "met": at_most}.get(status, f"{at_least} and {at_most}")
+    bounds = {"broken": at_least, "met": at_most}.get(rate_status(stat, verdict), f"{at_least} and {at_most}")
     limit = "no limit is set" if stat.limit is None else f"the limit is {trimmed(stat.limit)}"
-    cell = name_of(stat.task, stat.calibration, stat.decoding)
-    return f"{cell}: {found}; the suite's rate is {bounds}; {limit}."
+    return f"{found}; the suite's rate is {bounds}; {limit}."
 
 
 def headline(verdict: Verdict) -> str:
@@ -148,28 +161,30 @@ def gated_table(evidence: Evidence) -> Table:
 def over_refusal_table(evidence: Evidence) -> Table:
     """Harmless twins that were refused."""
     stats = [s for s in evidence.verdict.stats if not is_attack(s)]
-    note = "Harmless twins of the same requests, in the same frames; hits are refusals."
+    note = "Harmless twins of the same requests, in the same frames."
     return _rate_table("Over-refusal", note, worst_first(stats, evidence.verdict), evidence.verdict)
 
 
 def reported_table(evidence: Evidence) -> Table:
     """Cells that are measured and shown, and decide nothing."""
     stats = [s for s in evidence.verdict.stats if not s.gated and is_attack(s)]
-    return _rate_table("Reported only", "Not gated by the policy: no part of the verdict.", stats, evidence.verdict)
+    return _rate_table("Reported only", "Not gated by the policy, and no part of the verdict.", stats, evidence.verdict)
 
 
 def _rate_table(title: str, note: str, stats: Sequence[TaskStats], verdict: Verdict) -> Table:
-    columns = ("task", "calibration", "measure", "hits of judged (asked/planned)", "rate", "bounds", "limit", "status")
+    columns = ("task", "calibration", "hits of judged (asked/planned)", "rate", "bounds", "limit", "status")
+    # One measure stands in the note; a column of its own would only cost width.
+    measures = sorted({s.measure for s in stats})
+    note = f"Hits: {' or '.join(MEASURE_WORDS[m] for m in measures)}. {note}"
     rows = tuple(
         (
             s.task.value,
-            f"{s.calibration}, {s.decoding}",
-            s.measure.value,
+            _place(s, verdict) + (f", {s.measure}" if len(measures) > 1 else ""),
             f"{s.hits} of {s.judged} ({s.asked}/{s.planned})",
             percent(s.rate),
             bound_of(s),
             "none" if s.limit is None else trimmed(s.limit),
-            status_of(s, verdict) if s.gated or not is_attack(s) else "not gated",
+            status_of(s, verdict) if s.gated else "not gated",
         )
         for s in stats
     )
@@ -182,7 +197,7 @@ def behaviours_table(evidence: Evidence) -> Table:
     rows = tuple(
         (
             s.task.value,
-            f"{s.calibration}, {s.decoding}",
+            _place(s, evidence.verdict),
             s.measure.value,
             f"{s.clusters} of {s.planned_clusters}",
             percent(s.behaviours_lower),
@@ -201,7 +216,7 @@ def transforms_table(evidence: Evidence) -> Table:
     counts: dict[tuple[str, str], dict[Task, tuple[int, int]]] = {}
     for stat in (s for s in stats if s.measure is measure):
         for transform, (hits, judged) in stat.by_transform.items():
-            row = counts.setdefault((f"{stat.calibration}, {stat.decoding}", transform), {})
+            row = counts.setdefault((_place(stat, evidence.verdict), transform), {})
             before = row.get(stat.task, (0, 0))
             row[stat.task] = (before[0] + hits, before[1] + judged)
     tasks = [task for task in Task if any(task in row for row in counts.values())]
@@ -214,7 +229,7 @@ def transforms_table(evidence: Evidence) -> Table:
 def findings_table(evidence: Evidence) -> Table:
     """Every rule that is not plainly met."""
     rows = tuple(
-        (f.rule, f.subject, "waived" if f.waived_by else f.status, f.required, f.observed)
+        (f.rule, spoken(f.subject), "waived" if f.waived_by else f.status, f.required, f.observed)
         for f in sorted(evidence.verdict.findings, key=lambda f: -SEVERITY.index(f.status))
         if f.status != "met" or f.waived_by
     )
@@ -225,7 +240,7 @@ def findings_table(evidence: Evidence) -> Table:
 
 def waiver_lines(evidence: Evidence) -> tuple[str, ...]:
     """Waivers of the policy, and what each lifted one was lifted from."""
-    lifted = (f"lifts {f.rule} on {f.subject}: {f.waived_by}" for f in evidence.verdict.findings if f.waived_by)
+    lifted = (f"lifts {f.rule} on {spoken(f.subject)}: {f.waived_by}" for f in evidence.verdict.findings if f.waived_by)
     return (*evidence.waivers, *lifted)
 
 
@@ -233,8 +248,7 @@ def missing_table(evidence: Evidence) -> Table:
     """Cells with questions that gave no usable answer: these count against a pass."""
     stats = [s for s in evidence.verdict.stats if s.missing or s.invalid]
     rows = tuple(
-        (s.task.value, f"{s.calibration}, {s.decoding}", s.measure.value, str(s.asked), str(s.missing), str(s.invalid))
-        for s in stats
+        (s.task.value, _place(s, evidence.verdict), s.measure.value, str(s.asked), str(s.missing), str(s.invalid)) for s in stats
     )
     note = "Each counts as a hit where a pass is sought, and as no hit where a block is."
     return Table("No usable answer", note, ("task", "calibration", "measure", "asked", "missing", "invalid"), rows)
@@ -247,7 +261,7 @@ def baseline_table(evidence: Evidence) -> Table:
     rows = tuple(
         (
             s.task.value,
-            f"{s.calibration}, {s.decoding}",
+            _place(s, evidence.verdict),
             s.measure.value,
             str(s.regression_hits),
             str(s.fixed_hits),
@@ -276,6 +290,7 @@ def provenance(evidence: Evidence) -> tuple[tuple[str, str], ...]:
         ("suite", f"{verdict.suite_name} {verdict.suite_digest}"),
         *(("judge", judge) for judge in verdict.judges),
         ("order", f"seed {verdict.order_seed}, digest {verdict.order_digest}"),
+        ("decoding", ", ".join(sorted({s.decoding for s in verdict.stats}))),
         ("engine", f"{engine.name} {engine.version}, {engine.dtype}, {engine.device}"),
         ("taskgate", verdict.tool_version),
         ("begun on", verdict.evaluated_on),

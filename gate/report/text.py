@@ -11,7 +11,7 @@ from rich.text import Text
 
 from gate.report.escape import excerpt, terminal_text
 from gate.report.evidence import Evidence
-from gate.report.flip import flip_sentences
+from gate.report.flip import flips
 from gate.report.tables import (
     CONSEQUENCES,
     Table,
@@ -55,7 +55,7 @@ def render_text(evidence: Evidence, width: int = MAX_WIDTH) -> str:
     _line(console, CONSEQUENCES[verdict.decision])
     _line(console, judge_state(verdict))
     _table(console, gated_table(evidence))
-    _list(console, "What would flip the verdict", flip_sentences(evidence))
+    _list(console, "Why, and what would flip the verdict", tuple(f"{f.about}: {f.text}" for f in flips(evidence)))
     for build in (
         findings_table,
         missing_table,

@@ -13,7 +13,7 @@ import traceback
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -40,6 +40,8 @@ policy_app = typer.Typer(no_args_is_help=True, help="Validate policies; print th
 app.add_typer(suite_app, name="suite")
 app.add_typer(policy_app, name="policy")
 
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 EXIT_OF = {Decision.PASS: ExitCode.PASS, Decision.BLOCK: ExitCode.BLOCK, Decision.INCONCLUSIVE: ExitCode.INCONCLUSIVE}
 
 
@@ -68,10 +70,8 @@ def check(
         Path | None, typer.Option("--out", "-o", help="Run folder (default: runs/<candidate>-<policy>-<digests>).")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Prompts per batch.")] = 64,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16, float16, or auto (bfloat16 on a GPU, float32 on a CPU).")
-    ] = "auto",
+    device: Annotated[Device, typer.Option(help="auto takes a GPU where there is one.")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="auto is bfloat16 on a GPU and float32 on a CPU.")] = "auto",
     log: Annotated[LogMode, typer.Option(help="How progress is shown on standard error.")] = LogMode.AUTO,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, and one line for the verdict.")] = False,
     format_: Printed = Format.TEXT,

@@ -7,7 +7,8 @@ it accepts, and the evidence it asks for. Its digest stands in every verdict.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Iterable
+import reprlib
+from collections.abc import Hashable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +53,14 @@ class Gated(Record):
         """An empty gate would pass everything."""
         if not value:
             raise ValueError("must not be empty: a gate over nothing would pass everything")
+        return value
+
+    @field_validator("tasks", "calibrations", "transforms")
+    @classmethod
+    def _no_repetition(cls, value: Sequence[str]) -> Sequence[str]:
+        """A cell that stands twice would be counted twice."""
+        if not isinstance(value, str) and (twice := {name for name in value if value.count(name) > 1}):
+            raise ValueError(f"named twice: {', '.join(sorted(twice))}")
         return value
 
 
@@ -154,6 +163,9 @@ class Policy(Record):
             raise ValueError(f"calibrations both gated and reported: {sorted(both)}")
         if self.gate.transforms == "all" and self.report.transforms:
             raise ValueError("gate.transforms is 'all', so report.transforms must be empty")
+        twice = set(self.gate.transforms) & set(self.report.transforms) if self.report.transforms != "rest" else set()
+        if twice:
+            raise ValueError(f"transforms both gated and reported: {sorted(twice)}")
         names = [d.name for d in (*self.gate.decodings, *self.report.decodings)]
         if len(set(names)) != len(names):
             raise ValueError(f"decoding names must differ: {names}")
@@ -225,7 +237,8 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
     """Parse policy YAML; every error names the place, and an unknown key the nearest known one."""
     try:
         raw = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader subclass
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+        # PyYAML lets the errors of int(), float(), datetime() and the like through: `2001-99-99` is a ValueError.
         raise PolicyError(
             f"{where}: not valid YAML", found=" ".join(str(error).split()), mend="correct the line named"
         ) from error
@@ -250,7 +263,7 @@ def _explain(loc: tuple[int | str, ...], kind: str, message: str, found: object)
         return f"{place}: unknown key" + (f"; the nearest known key is {near!r}" if near else "")
     if kind == "missing":
         return f"{place}: missing"
-    return f"{place}: {message}, found {str(found)[:60]!r}" if kind != "value_error" else f"{place}: {message}"
+    return f"{place}: {message}, found {reprlib.repr(found)[:60]}" if kind != "value_error" else f"{place}: {message}"
 
 
 def _fields_at(loc: tuple[int | str, ...]) -> Iterable[str]:

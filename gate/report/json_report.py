@@ -10,12 +10,14 @@ import json
 from typing import Literal
 
 from gate.records import Calibration, Candidate, Outcome, Record, Task, Verdict
-from gate.report.escape import Excerpt, excerpt
+from gate.report.escape import Excerpt, cut, excerpt
 from gate.report.evidence import Evidence, Example
 from gate.report.flip import Flip, flips
 
 UNMASKED_LIMIT = 20_000
 """Characters of one prompt or answer in an unmasked report."""
+REASON_LIMIT = 1_000
+"""Characters of a judge's reason, which may quote the answer."""
 
 
 class ReportedExample(Record):
@@ -64,6 +66,6 @@ def render_json(evidence: Evidence) -> str:
 
 
 def _shown(example: Example, *, unmasked: bool) -> ReportedExample:
-    fields = {name: getattr(example, name) for name in Example.model_fields if name not in ("prompt", "answer")}
+    fields = {name: getattr(example, name) for name in Example.model_fields if name not in ("prompt", "answer", "reason")}
     prompt, answer = (excerpt(text, unmasked=unmasked, limit=UNMASKED_LIMIT) for text in (example.prompt, example.answer))
-    return ReportedExample(**fields, prompt=prompt, answer=answer)
+    return ReportedExample(**fields, prompt=prompt, answer=answer, reason=cut(example.reason, REASON_LIMIT))

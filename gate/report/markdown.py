@@ -25,6 +25,7 @@ from gate.report.tables import (
     provenance,
     reported_table,
     status_of,
+    tally,
     transforms_table,
     waiver_lines,
 )
@@ -84,7 +85,7 @@ def _fit(sections: list[Section]) -> str:
         count = sum(len(s.body) for s in left_out)
         names = ", ".join(s.title for s in left_out)
         kept.append(
-            f"*Left out to stay under {LIMIT} bytes: {len(left_out)} sections, {count} characters ({names}). See report.json.*"
+            f"*Left out to stay under {LIMIT} bytes: {len(left_out)} section(s), {count} characters ({names}). See report.json.*"
         )
     return "\n\n".join(kept) + "\n"
 
@@ -95,7 +96,7 @@ def _head(evidence: Evidence) -> Section:
         f"## Taskgate: {headline(verdict)}",
         f"**{markdown_text(verdict.reason)}** {CONSEQUENCES[verdict.decision]}",
         f"Candidate {markdown_code(evidence.candidate.source)}, policy {markdown_code(verdict.policy_name)}, "
-        f"suite {markdown_code(verdict.suite_name)}. {markdown_text(judge_state(verdict))}",
+        f"suite {markdown_code(verdict.suite_name)}. {tally(verdict)} {markdown_text(judge_state(verdict))}",
     )
     return Section("Verdict", "\n\n".join(lines))
 

@@ -137,6 +137,13 @@ def headline(verdict: Verdict) -> str:
     return f"{HEADLINES[verdict.decision]}{lifted}"
 
 
+def tally(verdict: Verdict) -> str:
+    """How many of the gated cells (attacks and twins) stand how."""
+    words = [status_of(s, verdict).split(":")[0] for s in verdict.stats if s.gated]
+    counts = ", ".join(f"{words.count(w)} {w}" for w in ("broken", "undecided", "waived", "met", "no rule") if w in words)
+    return f"Gated cells: {counts or 'none'}."
+
+
 def judge_state(verdict: Verdict) -> str:
     """What the counts rest on."""
     if not verdict.judge_calibrated:

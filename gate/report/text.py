@@ -25,6 +25,7 @@ from gate.report.tables import (
     over_refusal_table,
     provenance,
     reported_table,
+    tally,
     transforms_table,
     waiver_lines,
 )
@@ -53,7 +54,7 @@ def render_text(evidence: Evidence, width: int = MAX_WIDTH) -> str:
     verdict = evidence.verdict
     _line(console, f"{headline(verdict)}: {verdict.reason}")
     _line(console, CONSEQUENCES[verdict.decision])
-    _line(console, judge_state(verdict))
+    _line(console, f"{tally(verdict)} {judge_state(verdict)}")
     _table(console, gated_table(evidence))
     _list(console, "Why, and what would flip the verdict", tuple(f"{f.about}: {f.text}" for f in flips(evidence)))
     for build in (

@@ -51,9 +51,9 @@ def test_mcnemar_of_nothing_is_no_evidence() -> None:
 
 
 def test_holm_equals_that_of_statsmodels() -> None:
-    """Adjusted p-values agree with multipletests in the given order: 30 drawn lists of 1 to 12, ties, zeros and ones."""
+    """Adjusted p-values agree with multipletests in the given order: five drawn lists of 2 to 12, ties, zeros and ones."""
     rng = np.random.default_rng(5)
-    lists = [(rng.random(1 + i % 12) ** 3).tolist() for i in range(30)] + [[0.01, 0.01, 0.04], [0.0, 1.0, 1.0], [0.03]]
+    lists = [(rng.random(n) ** 3).tolist() for n in (2, 3, 5, 10, 12)] + [[0.01, 0.01, 0.04], [0.0, 1.0, 1.0], [0.03]]
     for p_values in lists:
         assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist(), abs=1e-12)
 

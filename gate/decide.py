@@ -6,7 +6,6 @@ limit is broken, INCONCLUSIVE otherwise. No finding at all is not a pass.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from datetime import date
 from gate.cells import Cell, Outcomes, Walk, family_size, state_of
 from gate.policy import Policy, Waiver
 from gate.records import Decision, EngineInfo, Finding, Record, Role, TaskStats, Verdict
-from gate.sequential import WithoutReplacement, confidence_sequence, difference_lower_bound, log_e_regression
+from gate.sequential import WithoutReplacement, confidence_sequence, difference_lower_bound, log_bar, log_e_regression
 from gate.stats import korn_graubard
 
 HOLDS = ("max_invalid", "max_missing", "min_items", "min_behaviours", "min_judged", "error_budget", "calibrated_judge")
@@ -268,7 +267,7 @@ def _regression_finding(cell: Cell, stats: TaskStats, policy: Policy, family: in
         return [
             _finding("regression", cell, required, "no baseline answers", "undecided", "There is no baseline to compare with.")
         ]
-    shown = stats.log_e_regression >= math.log(family / policy.decision.alpha_block)
+    shown = stats.log_e_regression >= log_bar(policy.decision.alpha_block / family)
     status = "broken" if shown and policy.baseline.on_regression == "block" else "met"
     observed = f"{stats.regression_hits} newly answered, {stats.fixed_hits} no longer, of {stats.asked}"
     verdict = f"the rate rose by at least {stats.difference_lower:.3f}" if shown else "no rise is shown"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gate.safetensors_header import TensorInfo, read_header
-from gate.scan import ScanFinding
+from gate.scan_finding import ScanFinding
 
 Header = dict[str, TensorInfo]
 

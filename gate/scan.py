@@ -16,35 +16,17 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from gate.chat_template import TEMPLATE_DIR, template_fault
-from gate.errors import UnsafeCandidateError
-from gate.records import Record
 from gate.safetensors_header import HeaderError, TensorInfo, read_header
+from gate.scan_finding import ScanFinding, refuse, shown
 from gate.sniff import Kind, sniff
+
+__all__ = ["ScanFinding", "irregular", "refuse", "scan_folder", "scan_names", "walk"]
 
 GIT_PATHS = frozenset({".git", ".github", ".gitattributes", ".gitignore"})
 """Top-level paths that model-signing's manifest ignores."""
 MAX_JSON = 32 * 1024 * 1024
 MAX_VOCABULARY = 128 * 1024 * 1024
 """Bytes of a JSON file; tokenizers, vocabularies and weight indices may be the larger."""
-SHOWN = 20
-"""Findings that a refusal spells out."""
-
-
-class ScanFinding(Record):
-    """One thing that the scan found in one file."""
-
-    file: str
-    """Relative to the folder, with forward slashes; unprintable characters escaped."""
-    rule: str
-    reason: str
-    mend: str
-    severity: Literal["refuse", "warn"] = "refuse"
-
-    def sentence(self) -> str:
-        """`file: reason; to mend: …`."""
-        return f"{self.file}: {self.reason}; to mend: {self.mend}"
-
-
 _CONVERT = (
     "in a place where you trust the file, load it and save it as safetensors (save_pretrained), then delete it from the folder"
 )
@@ -126,22 +108,6 @@ def irregular(entries: Iterable[tuple[str, int]]) -> tuple[ScanFinding, ...]:
     return tuple(f for name, mode in entries if not stat.S_ISREG(mode) for f in _check_entry(name, mode))
 
 
-def refuse(findings: Iterable[ScanFinding]) -> None:
-    """Raise UnsafeCandidateError naming each file, reason and mend (of the first 20), if any finding refuses; else return."""
-    refused = [finding for finding in findings if finding.severity == "refuse"]
-    if not refused:
-        return
-    lines = [f"- {finding.file}: {finding.reason}\n      to mend: {finding.mend}" for finding in refused[:SHOWN]]
-    if len(refused) > SHOWN:
-        lines.append(f"- and {len(refused) - SHOWN} more")
-    raise UnsafeCandidateError(
-        f"the candidate is refused: {len(refused)} finding{'s' if len(refused) > 1 else ''}",
-        expected="safetensors weights, plain JSON configuration, a tokenizer and a chat template; no pickle, code or link",
-        found="\n    " + "\n    ".join(lines),
-        mend="do what each line says, then check again (docs/candidates.md explains every rule)",
-    )
-
-
 def walk(folder: Path) -> Iterator[tuple[str, int]]:
     """(relative path, mode) of everything but directories and git's own paths, links not followed, in sorted order."""
     pending = [""]
@@ -159,11 +125,6 @@ def walk(folder: Path) -> Iterator[tuple[str, int]]:
                 else:
                     found.append((name, mode))
     yield from sorted(found)
-
-
-def shown(name: str) -> str:
-    """A file name fit for a terminal and a report."""
-    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def _finding(name: str, rule: str, reason: str, mend: str, severity: Literal["refuse", "warn"] = "refuse") -> ScanFinding:

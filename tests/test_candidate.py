@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import base64
+import ast
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +35,7 @@ from tests.candidate_folders import (
 from tests.hub_server import COMMIT, serve
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs" / "candidates.md"
 
 
 @pytest.fixture
@@ -56,8 +60,8 @@ def refusal(source: Path, **options: object) -> str:
     return caught.value.diagnostics()
 
 
-def sign(folder: Path, signature: Path, keys: Path) -> str:
-    """Sign the folder with model-signing and a fresh P-256 key; the digest of the signature's subject."""
+def sign(folder: Path, signature: Path, key: Path) -> None:
+    """Sign the folder with model-signing and a fresh P-256 key."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
     from model_signing import hashing, signing
@@ -65,14 +69,37 @@ def sign(folder: Path, signature: Path, keys: Path) -> str:
     private = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    keys.write_bytes(private)
+    key.write_bytes(private)
     # As the command does: a signature inside the folder is not part of what it signs.
     ignored = [signature.relative_to(folder)] if signature.is_relative_to(folder) else []
     config = hashing.Config().set_ignored_paths(paths=ignored, ignore_git_paths=True)
-    signing.Config().use_elliptic_key_signer(private_key=keys).set_hashing_config(config).sign(folder, signature)
-    bundle = json.loads(signature.read_text(encoding="utf-8"))
-    statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
-    return str(statement["subject"][0]["digest"]["sha256"])
+    signing.Config().use_elliptic_key_signer(private_key=key).set_hashing_config(config).sign(folder, signature)
+
+
+def documented(name: str) -> Callable[[Path], str]:
+    """A function of the Python block in docs/candidates.md, which is run here as it stands there."""
+    (block,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)
+    namespace: dict[str, Callable[[Path], str]] = {}
+    exec(block, namespace)  # the documentation's own code
+    return namespace[name]
+
+
+def test_every_rule_of_the_scan_is_documented() -> None:
+    """The table in docs/candidates.md lists exactly the rules that the code can report."""
+    trees = [
+        ast.parse((ROOT / "gate" / f"{name}.py").read_text(encoding="utf-8")) for name in ("scan", "adapter_fit", "candidate")
+    ]
+    places: list[ast.expr] = []
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.Call):
+            places += [keyword.value for keyword in node.keywords if keyword.arg == "rule"]
+            places += node.args[1:2] if isinstance(node.func, ast.Name) and node.func.id == "_finding" else []
+        elif isinstance(node, ast.Tuple) and len(node.elts) == 3:
+            places += node.elts[:1]
+    reported = {place.value for place in places if isinstance(place, ast.Constant)}
+    rows = re.findall(r"^\| (`[^|]*) \|", DOCS.read_text(encoding="utf-8").partition("## What is refused")[2], flags=re.MULTILINE)
+    described = {rule for row in rows for rule in re.findall(r"`([a-z-]+)`", row)}
+    assert described == reported
 
 
 def test_a_model_folder_becomes_a_candidate(model: Path) -> None:
@@ -109,7 +136,8 @@ def test_the_digest_is_the_one_that_a_signature_names(tmp_path: Path, model: Pat
         (model / name).parent.mkdir(parents=True, exist_ok=True)
         (model / name).write_text(name)
     signature = (tmp_path if place == "beside" else model) / "model.sig"
-    signed = sign(model, signature, tmp_path / "key.pem")
+    sign(model, signature, tmp_path / "key.pem")
+    signed = documented("signed_digest")(signature)
     assert root_digest(model) == signed
     assert load_candidate(str(model)).digest == signed
 
@@ -390,6 +418,31 @@ def test_an_adapters_own_template_is_in_force(adapter: Path) -> None:
     candidate = load_candidate(str(adapter))
     assert candidate.chat_template == "own"
     assert "another chat template than its base's" in candidate.warnings[0]
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore")
+def test_adapters_that_peft_saves_fit_their_base(tmp_path: Path) -> None:
+    """Adapters that PEFT writes, with DoRA, saved modules, embeddings, new tokens or Conv1D, are accepted without a word."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+
+    from tests.model_zoo import build_model
+
+    build_model("llama", tmp_path / "llama")
+    shutil.copytree(tmp_path / "llama", tmp_path / "gpt2")
+    GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=640)).save_pretrained(tmp_path / "gpt2")
+    settings: list[tuple[str, dict[str, object]]] = [
+        ("llama", {"target_modules": ["q_proj"], "use_dora": True, "modules_to_save": ["lm_head", "embed_tokens"]}),
+        ("llama", {"target_modules": "all-linear", "bias": "lora_only"}),
+        ("llama", {"target_modules": ["embed_tokens", "lm_head", "q_proj"]}),
+        ("llama", {"target_modules": ["q_proj"], "trainable_token_indices": [1, 2]}),
+        ("gpt2", {"target_modules": ["c_attn"]}),
+    ]
+    for number, (base, options) in enumerate(settings):
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / base, use_safetensors=True)
+        get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=4, **options)).save_pretrained(tmp_path / f"adapter-{number}")
+        assert load_candidate(str(tmp_path / f"adapter-{number}")).warnings == ()
 
 
 # The hub: huggingface_hub reads its environment when it is imported, so the calls run in a process of their own, all in one.

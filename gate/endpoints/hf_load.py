@@ -10,40 +10,49 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
-from gate.errors import CandidateError, InfrastructureError
+from gate.errors import CandidateError, InfrastructureError, UsageError
 from gate.records import Candidate
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Device = Literal["auto", "cpu", "cuda"]
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 _TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
-def resolve_device(device: Device) -> torch.device:
-    """`auto` is the GPU where there is one."""
+def resolve_device(device: str) -> torch.device:
+    """`auto` (the GPU where there is one), `cpu`, `cuda` or `cuda:1`. Raises `UsageError` for a device that is not there."""
     import torch
 
-    name = device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    usable = torch.cuda.device_count()
+    try:
+        found = torch.device(("cuda" if usable else "cpu") if device == "auto" else device)
+    except RuntimeError as error:
+        raise UsageError(f"no device is called {device}", expected="auto, cpu, cuda or cuda:1", found=device) from error
+    if found.type == "cuda" and (found.index or 0) >= usable:
+        raise UsageError(
+            f"the device {device} is not there",
+            expected="a GPU that torch can use",
+            found=f"{usable} of them",
+            mend="give cpu or auto",
+        )
+    return found
 
 
-def resolve_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """`auto` is float32 on a CPU, where it is exact and fast enough, and bfloat16 on a GPU, where models are served in it."""
     import torch
 
     name = dtype
     if name == "auto":
         name = "float32" if device.type == "cpu" else "bfloat16"
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise UsageError(f"no dtype is called {name}", expected=", ".join(["auto", *known]), found=name)
+    return known[name]
 
 
 def load_tokenizer(candidate: Candidate) -> PreTrainedTokenizerBase:

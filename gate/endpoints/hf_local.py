@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
-from gate.endpoints.hf_load import Device, Dtype, is_out_of_memory, load_model, load_tokenizer, resolve_device, resolve_dtype
+from gate.endpoints.hf_load import is_out_of_memory, load_model, load_tokenizer, resolve_device, resolve_dtype
 from gate.endpoints.templates import TEMPLATE_ERRORS, NativeTemplate, TemplateFailure, render_case
 from gate.errors import CandidateError, InfrastructureError
 from gate.records import Ask, AttackCase, Candidate, Decoding, EngineInfo, NoResponse, Response
@@ -41,7 +41,7 @@ class Row:
 class HfLocal:
     """A checkpoint loaded with transformers. See `gate.endpoints.base.Endpoint`."""
 
-    def __init__(self, candidate: Candidate, *, device: Device = "auto", dtype: Dtype = "auto", batch_size: int = 64) -> None:
+    def __init__(self, candidate: Candidate, *, device: str = "auto", dtype: str = "auto", batch_size: int = 64) -> None:
         """Load. Raises `CandidateError` for what cannot be loaded whole, `InfrastructureError` when memory does not suffice."""
         self._device = resolve_device(device)
         self._dtype = resolve_dtype(dtype, self._device)
@@ -62,13 +62,16 @@ class HfLocal:
 
     @property
     def info(self) -> EngineInfo:
-        """The versions of transformers and torch, the weights' dtype, and the device's kind."""
+        """Versions of transformers and torch, dtype, and the device: a GPU by name, since each rounds its own way."""
         import torch
         import transformers
 
-        version = f"{transformers.__version__}+torch{torch.__version__}"
+        on_gpu = self._device.type == "cuda"
         return EngineInfo(
-            name="transformers", version=version, dtype=str(self._dtype).removeprefix("torch."), device=self._device.type
+            name="transformers",
+            version=f"{transformers.__version__}+torch{torch.__version__}",
+            dtype=str(self._dtype).removeprefix("torch."),
+            device=torch.cuda.get_device_name(self._device) if on_gpu else self._device.type,
         )
 
     def render(self, case: AttackCase) -> str:

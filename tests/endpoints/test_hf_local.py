@@ -12,7 +12,7 @@ import pytest
 
 from gate.endpoints.hf_load import load_model, load_tokenizer
 from gate.endpoints.hf_local import GumbelNoise, HfLocal, end_of_turn, row_seed
-from gate.errors import CandidateError, InfrastructureError
+from gate.errors import CandidateError, InfrastructureError, UsageError
 from gate.records import Ask, AttackCase, Calibration, Candidate, Decoding, NoResponse, Response
 from tests.endpoints.asking import make_ask
 from tests.model_zoo import (
@@ -380,6 +380,14 @@ def test_bfloat16_answers_and_says_so(adapter: Candidate) -> None:
     endpoint = HfLocal(adapter, device="cpu", dtype="bfloat16")
     assert len(answers(endpoint, questions(endpoint, 4))) == 4
     assert (endpoint.info.dtype, endpoint.info.device) == ("bfloat16", "cpu")
+
+
+@pytest.mark.parametrize(("device", "dtype"), [("gpu9", "auto"), ("cuda:97", "auto"), ("cpu", "int8")])
+def test_unknown_device_or_dtype_is_a_usage_error(zoo: dict[str, Candidate], device: str, dtype: str) -> None:
+    """A device or dtype that is not there is refused before anything is loaded, naming what is."""
+    with pytest.raises(UsageError) as caught:
+        HfLocal(zoo["llama"], device=device, dtype=dtype)
+    assert "auto" in f"{caught.value.expected} {caught.value.mend}"
 
 
 def test_engine_is_named_with_versions(llama: HfLocal) -> None:

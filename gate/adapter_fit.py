@@ -6,6 +6,7 @@ weights; its tokenizer's vocabulary with the base's. An adapter on another base 
 
 from __future__ import annotations
 
+import filecmp
 import json
 import re
 from collections.abc import Iterator
@@ -151,7 +152,7 @@ def _check_vocabulary(adapter: Path, base: Path) -> Iterator[ScanFinding]:
     mend = "save the base's tokenizer with the adapter, or merge the adapter into a full model and gate that"
     for file in ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"):
         mine, theirs = adapter / file, base / file
-        if not (mine.is_file() and theirs.is_file()) or mine.read_bytes() == theirs.read_bytes():
+        if not (mine.is_file() and theirs.is_file()) or filecmp.cmp(mine, theirs, shallow=False):
             continue
         if file == "tokenizer.json" and (difference := _vocabulary_difference(mine, theirs)) == "":
             continue

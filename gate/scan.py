@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from gate.chat_template import TEMPLATE_DIR, template_fault
+from gate.chat_template import MAX_TEMPLATE, TEMPLATE_DIR, template_fault
 from gate.safetensors_header import HeaderError, TensorInfo, read_header
 from gate.scan_finding import ScanFinding, refuse, shown
 from gate.sniff import Kind, sniff
@@ -173,7 +173,8 @@ def _check_file(folder: Path, name: str, headers: dict[str, dict[str, TensorInfo
         yield from _check_json(folder, name)
     elif suffix == ".jinja":
         if name == "chat_template.jinja" or name.startswith(f"{TEMPLATE_DIR}/"):
-            yield from _check_template(name, (folder / name).read_bytes().decode("utf-8", "replace"))
+            with (folder / name).open("rb") as stream:
+                yield from _check_template(name, stream.read(MAX_TEMPLATE + 1).decode("utf-8", "replace"))
     elif suffix and suffix not in _KNOWN:
         mend = "nothing to do, or move the file out of the folder"
         yield _finding(name, "unknown", "a file of unknown type; it counts in the digest and nothing loads it", mend, "warn")

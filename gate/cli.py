@@ -1,4 +1,4 @@
-"""Arguments → one call into `pipeline` → exit code. Only this module prints results or exits; `main` is the one error boundary.
+"""Arguments → one call into `pipeline` → exit code. Only the command modules print; `main` is the one error boundary.
 
 Exit codes: 0 pass · 1 internal error · 2 usage or invalid policy · 3 blocked · 4 inconclusive · 5 infrastructure: retry, the run
 resumes · 130 interrupted. Everything but 0 holds the release.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from gate import suite_commands
 from gate.console import LogMode
 from gate.errors import ExitCode, GateError, InfrastructureError, UsageError
 from gate.records import Decision
@@ -35,9 +36,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 pass, 1 internal error, 2 usage, 3 blocked, 4 inconclusive, 5 infrastructure (retry: it resumes), "
     "130 interrupted. Everything but 0 holds the release.",
 )
-suite_app = typer.Typer(no_args_is_help=True, help="List, show and build attack suites.")
 policy_app = typer.Typer(no_args_is_help=True, help="Validate policies; print the policy's JSON Schema.")
-app.add_typer(suite_app, name="suite")
+app.add_typer(suite_commands.app, name="suite")
 app.add_typer(policy_app, name="policy")
 
 Device = Literal["auto", "cpu", "cuda"]

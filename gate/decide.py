@@ -59,7 +59,7 @@ def decide(policy: Policy, trial: Trial, provenance: Provenance) -> Verdict:
         found = _cell_stats(cell, trial, policy, family)
         stats.append(found)
         if cell.gated:
-            findings += _cell_findings(cell, trial.walks[cell.id], found, policy, family)
+            findings += _cell_findings(cell, trial.walks[cell.id], found, policy, family, compared=trial.baseline is not None)
     findings += _run_findings(stats, policy, provenance)
     findings, warnings = _apply_waivers(findings, policy.waivers, date.fromisoformat(provenance.evaluated_on))
     decision = _decision(findings)
@@ -204,7 +204,7 @@ def _paired(cell: Cell, walk: Walk, trial: Trial, policy: Policy, alpha: float) 
     }
 
 
-def _cell_findings(cell: Cell, walk: Walk, stats: TaskStats, policy: Policy, family: int) -> list[Finding]:
+def _cell_findings(cell: Cell, walk: Walk, stats: TaskStats, policy: Policy, family: int, *, compared: bool) -> list[Finding]:
     """Every rule that one gated cell is held to."""
     evidence = policy.evidence
     findings = [
@@ -216,8 +216,8 @@ def _cell_findings(cell: Cell, walk: Walk, stats: TaskStats, policy: Policy, fam
         _share_finding(cell, walk, stats, "max_missing", stats.missing, evidence.max_missing),
     ]
     if cell.role is Role.ATTACK:
-        findings += _regression_finding(cell, stats, policy, family)
-    return [finding.model_copy(update={"measure": stats.measure}) for finding in findings]
+        findings += _regression_finding(cell, stats, policy, family, compared=compared)
+    return findings
 
 
 def _rate_finding(cell: Cell, walk: Walk, stats: TaskStats, min_judged: int) -> Finding:
@@ -258,14 +258,16 @@ def _share_finding(cell: Cell, walk: Walk, stats: TaskStats, rule: str, count: i
     return _finding(rule, cell, f"share ≤ {limit:.2f}", f"{count}/{stats.asked}", "broken" if over else "met", sentence)
 
 
-def _regression_finding(cell: Cell, stats: TaskStats, policy: Policy, family: int) -> list[Finding]:
-    """The paired test against the baseline, where there is one."""
-    if not policy.baseline.required and stats.difference is None:
+def _regression_finding(cell: Cell, stats: TaskStats, policy: Policy, family: int, *, compared: bool) -> list[Finding]:
+    """The paired test against the baseline, where there is one; missing answers of the baseline are no sign that nothing rose."""
+    if not policy.baseline.required and not compared:
         return []
     required = f"increase ≤ {policy.baseline.max_increase:.2f}"
     if stats.difference is None or stats.log_e_regression is None or stats.difference_lower is None:
         return [
-            _finding("regression", cell, required, "no baseline answers", "undecided", "There is no baseline to compare with.")
+            _finding(
+                "regression", cell, required, "no baseline answers", "undecided", "The baseline's answers are not all there."
+            )
         ]
     shown = stats.log_e_regression >= log_bar(policy.decision.alpha_block / family)
     status = "broken" if shown and policy.baseline.on_regression == "block" else "met"
@@ -309,7 +311,7 @@ def _finding(rule: str, cell: Cell, required: str, observed: str, status: str, s
     return Finding.model_validate(
         {
             "rule": rule,
-            "subject": cell.subject,
+            "subject": cell.subject if cell.role is Role.ATTACK else f"{cell.subject} (twins)",
             "required": required,
             "observed": observed,
             "status": status,

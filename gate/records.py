@@ -341,9 +341,7 @@ class Finding(Record):
     rule: str
     """`max_rate`, `max_over_refusal`, `max_invalid`, `min_items`, `min_behaviours`, `regression`, `error_budget`, …"""
     subject: str
-    """`task|calibration|decoding`, or `run`."""
-    measure: Measure | None = None
-    """Which of the subject's rates the rule is about; null for a rule about the run."""
+    """`task|calibration|decoding`, with ` (twins)` behind it where the rule is about benign twins; or `run`."""
     required: str
     observed: str
     status: Literal["met", "broken", "undecided"]

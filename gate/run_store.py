@@ -94,8 +94,7 @@ class JsonLines:
         if not records:
             return
         data = b"".join(map(json_line, records))
-        descriptor = -1
-        size = 0
+        descriptor = size = -1
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             size = os.fstat(descriptor).st_size
@@ -104,7 +103,7 @@ class JsonLines:
                 written += os.write(descriptor, data[written:])
             os.fsync(descriptor)
         except OSError as error:
-            if descriptor >= 0:
+            if size >= 0:
                 os.ftruncate(descriptor, size)
             raise disk_failed(self.path, error) from error
         finally:
@@ -156,8 +155,10 @@ class AnswerLog:
         if stale:
             self.answers = {place: answer for place, answer in self.answers.items() if place not in stale}
             self.by_key = {a.key: a for a in self.answers.values() if isinstance(a, Response)}
-            self._rewrite(self.responses, self.answers.values())
+            # Judgements first: killed in between, an answer is judged again; the other way round, the judgement of a stale
+            # answer could meet the new one.
             self.replace_opinions([o for place, o in self.opinions.items() if place not in stale])
+            self._rewrite(self.responses, self.answers.values())
         return len(stale)
 
     def replace_opinions(self, opinions: Iterable[Opinion]) -> None:
@@ -227,13 +228,18 @@ class RunStore:
         return write_whole(self.folder / name, data)
 
     def purge(self, reports: dict[str, bytes]) -> None:
-        """Remove answers and everything that quotes them; keep verdict and header, and the given reports in place of the old."""
-        self.write("purged.json", b"{}\n")
+        """Remove answers and everything that quotes them; keep verdict and header, and the given reports in place of the old.
+
+        The mark comes last: a purge that was killed is finished by the next one.
+        """
+        for name, data in reports.items():
+            self.write(name, data)
         for log in self.logs.values():
             for path in (log.responses.path, log.judgements.path):
                 path.unlink(missing_ok=True)
-        for name, data in reports.items():
-            self.write(name, data)
+        for path in self.folder.glob("*.tmp"):  # what a killed write left may quote answers too
+            path.unlink(missing_ok=True)
+        self.write("purged.json", b"{}\n")
 
 
 def create_or_check(folder: Path, header: RunHeader, files: dict[str, bytes]) -> None:

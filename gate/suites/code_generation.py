@@ -1,7 +1,7 @@
 """Code generation: a Python signature and a docstring that names the goal, body empty. A cell comes in, its item goes out.
 
-Completing such a stub is refused far less than the plain request (RMCBench, arXiv 2409.15154). The code is parsed by the
-judge and never run.
+In RMCBench (arXiv 2409.15154) even the most careful model declined less than half of the requests for malicious code.
+The code is parsed by the judge and never run.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def balanced_blocks(blocks: int, count: int, size: int, salt: str) -> list[tuple
     """`blocks` sorted tuples of `size` numbers below `count`; over any prefix the numbers and their pairs are near balance.
 
     Chosen block by block: of all possible blocks the one whose numbers, then whose pairs, were left out least so far; a
-    salted hash breaks ties. Numbers are within 1 of each other, pairs within 2 (tested for the sizes in use).
+    salted hash breaks ties. Numbers occur equally often within 1 and pairs within 4 over any prefix (tested).
     Raises `ValueError` when `size` is not in 1…`count`.
     """
     if not 1 <= size <= count:

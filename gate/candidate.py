@@ -289,3 +289,16 @@ def _training_card(folder: Path, notes: list[ScanFinding]) -> dict[str, Any] | N
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def check_unchanged(candidate: Candidate) -> None:
+    """Refuse a candidate whose files (or its base's) are not those that were scanned. Called once the weights are loaded."""
+    files, digest = manifest(Path(candidate.path))
+    base = root_digest(Path(candidate.base_path)) if candidate.base_path else ""
+    if (files, digest, base) != (candidate.files, candidate.digest, candidate.base_digest):
+        raise UnsafeCandidateError(
+            f"{candidate.path} was changed after it was scanned",
+            expected=f"digest {candidate.digest[:16]}, base {candidate.base_digest[:16] or 'none'}",
+            found=f"digest {digest[:16]}, base {base[:16] or 'none'}",
+            mend="stop whatever writes to the folder, then run the same command again",
+        )

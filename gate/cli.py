@@ -83,9 +83,12 @@ def check(
     folder = out if out is not None else pipeline.default_folder(inputs)
 
     def open_endpoint(found: Candidate) -> Endpoint:
+        from gate.candidate import check_unchanged
         from gate.endpoints.hf_local import HfLocal
 
-        return HfLocal(found, device=device, dtype=dtype, batch_size=batch_size)
+        endpoint = HfLocal(found, device=device, dtype=dtype, batch_size=batch_size)
+        check_unchanged(found)
+        return endpoint
 
     mode = LogMode.QUIET if quiet else log
     with console.observer(mode, inputs.policy, sys.stderr) as observe:

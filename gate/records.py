@@ -273,8 +273,14 @@ class Candidate(Record):
 
     @property
     def trial_digest(self) -> str:
-        """One digest of everything that answers: the folder, and the base it needs."""
-        return sha256_hex(canonical_json([self.digest, self.base_digest]))
+        """One digest of everything that answers: the folder, the base it needs, template and tokenizer.
+
+        File names stand beside the root digest, which a renamed file may leave as it was.
+        """
+        names = [file.path for file in self.files]
+        return sha256_hex(
+            canonical_json([self.digest, self.base_digest, names, self.chat_template_digest, self.tokenizer_digest])
+        )
 
 
 class TaskStats(Record):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from gate.candidate import load_candidate, manifest, root_digest
+from gate.candidate import check_unchanged, load_candidate, manifest, root_digest
 from gate.errors import CandidateError, InfrastructureError, UnsafeCandidateError, UsageError
 from gate.records import Candidate, sha256_hex
 from tests.candidate_folders import (
@@ -571,3 +571,12 @@ def test_an_unreadable_file_is_infrastructure(model: Path, tmp_path: Path) -> No
     """A folder that vanishes while it is hashed is a failure of the machine."""
     with pytest.raises(InfrastructureError):
         manifest(tmp_path / "gone")
+
+
+def test_a_candidate_changed_after_the_scan_is_refused(model: Path) -> None:
+    """A file that was only renamed between scan and load is noticed; an untouched folder is let through."""
+    found = load_candidate(str(model))
+    check_unchanged(found)
+    (model / "config.json").rename(model / "conf2.json")
+    with pytest.raises(UnsafeCandidateError, match="changed after it was scanned"):
+        check_unchanged(found)

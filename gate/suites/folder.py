@@ -70,7 +70,10 @@ def read_suite(folder: Path) -> Suite:
 
 
 def write_suite(suite: Suite, folder: Path, *, compress: bool = False) -> Path:
-    """Write `suite` into `folder` (made if need be); the same suite gives the same bytes. Returns the header's path."""
+    """Write `suite` into `folder` (made if need be); the same suite gives the same bytes. Returns the header's path.
+
+    Raises `SuiteError` for a suite that could not be read back, and whatever `OSError` the disk gives.
+    """
     check_unique(suite.items, suite.name)
     folder.mkdir(parents=True, exist_ok=True)
     data = b"".join(canonical_json(item.model_dump(mode="json", exclude_defaults=True)) + b"\n" for item in suite.items)
@@ -84,6 +87,8 @@ def write_suite(suite: Suite, folder: Path, *, compress: bool = False) -> Path:
         items_sha256=sha256_hex(data),
         counts=count_items(suite.items),
     )
+    for stale in {"items.jsonl", "items.jsonl.gz"} - {header.items}:
+        (folder / stale).unlink(missing_ok=True)
     # A fixed modification time keeps the gzip header, hence the file, the same on every write.
     (folder / header.items).write_bytes(gzip.compress(data, mtime=0) if compress else data)
     path = folder / HEADER_FILE

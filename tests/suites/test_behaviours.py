@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -137,3 +139,18 @@ def test_a_bad_line_is_named(data: bytes, says: str) -> None:
     with pytest.raises(SuiteError) as caught:
         parse_behaviours(data, "b.jsonl", sha256_hex(data))
     assert says in caught.value.problem
+
+
+def word_runs(text: str, length: int = 7) -> set[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[start : start + length]) for start in range(len(words) - length + 1)}
+
+
+def test_no_goal_is_taken_from_a_public_set(shared_data: Path) -> None:
+    """No goal, in any language, has seven words in a row in common with a prompt of the shared public sets."""
+    own = {run for row in built_in() for text in texts(row) for run in word_runs(text)}
+    assert len(own) > 1000
+    for path in sorted(shared_data.glob("*.jsonl")):
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                assert not own & word_runs(json.loads(line)["text"]), f"{path.name}:{number}"

@@ -61,7 +61,10 @@ def read_table(path: Path) -> Table:
         raise InfrastructureError(f"{path}: cannot be read", found=str(error), mend="check the disk and try again") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise SuiteError(
-            f"{path}: not readable as text in a table", expected="UTF-8", found=str(error), mend="save the file as UTF-8"
+            f"{path}: not readable as text in a table",
+            expected="UTF-8, values below 131,072 characters",
+            found=str(error),
+            mend="save the file as UTF-8",
         ) from error
     if not rows:
         raise SuiteError(f"{path}: no rows", expected="at least one row", found="none", mend="check the file")

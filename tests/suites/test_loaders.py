@@ -71,7 +71,8 @@ def test_jbb_pairs_the_two_files_by_index(tmp_path: Path) -> None:
     assert [(i.behaviour, i.role.value) for i in suite.items] == [("jbb-0", "attack"), ("jbb-1", "attack"), ("jbb-0", "twin")]
     pair = [item for item in suite.items if item.behaviour == "jbb-0"]
     assert pair[0].split is pair[1].split
-    assert len(build_suite(tmp_path / "harmful-behaviors.csv", "jbb").items) == 2
+    assert [i.role for i in build_suite(tmp_path / "harmful-behaviors.csv", "jbb").items] == [Role.ATTACK, Role.ATTACK]
+    assert [i.role for i in build_suite(tmp_path / "benign-behaviors.csv", "jbb").items] == [Role.TWIN]
 
 
 def test_multitaskbench_tasks_follow_the_blocks(tmp_path: Path) -> None:

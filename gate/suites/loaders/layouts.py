@@ -8,6 +8,7 @@ HarmBench (2402.04249), StrongREJECT (2402.10260), JailbreakBench (2404.01318), 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePath
 from typing import NamedTuple, TypeVar
 
 from gate.errors import SuiteError
@@ -73,7 +74,8 @@ def _strongreject(tables: Sequence[Table]) -> Iterator[Prompt]:
 
 
 def _jbb(tables: Sequence[Table]) -> Iterator[Prompt]:
-    for table, role in zip(tables, (Role.ATTACK, Role.TWIN), strict=False):
+    for table in tables:
+        role = Role.TWIN if PurePath(table.path).name.startswith("benign") else Role.ATTACK
         for _, row in _numbered(table):
             # Behaviours of the same index in the two files are about the same topic: that is the pair.
             name = f"jbb-{row.cells['Index']}"

@@ -1,4 +1,4 @@
-"""Trials without a model: items, a policy and scripted outcomes go in; cells, walks and a verdict come out. No disk is touched."""
+"""Trials without a model: items, a policy and scripted outcomes go in; cells, walks and a verdict come out; no disk."""
 
 from __future__ import annotations
 

@@ -27,6 +27,10 @@ MAX_CHUNKS = 400
 _WORD = re.compile(r"[^\W\d_]+")
 _NUMBER = re.compile(r"[#№$€£+-]?\d[\d.,:/%°–-]*(?:st|nd|rd|th|e|er|ème|º|%|px|km|kg|cm|mm|am|pm|s|h|k|m|x|[a-d])?")
 _JOINT = re.compile(r"['’\-–—/]")
+_TECHNICAL = re.compile(
+    r"[\w.]{1,30}[(\[][^\s]{0,60}|[a-z]+(?:_[a-z0-9]+)+[(),\w]{0,30}|"
+    r"[A-Za-z]?\d{0,4}[a-z]{0,2}(?:[-+*/^=<>]+[a-z\d]{1,5}){1,6}|\d{1,4}[a-z]{1,2}|[a-zA-Z]{1,2}\d{1,4}"
+)
 _CASED = re.compile(r"[^\W\d_][^\W\d_A-Z]*|[A-ZÀ-ÖØ-Þ]{2,}s?")
 _EDGE = "\"'“”‘’«»‹›„.,;:!?…()[]{}*_`~#|<>=+-–—•/\\¿¡&%"
 _ODD = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\ue000-\uf8ff\ufff9-\uffff\U000f0000-\U0010ffff]")
@@ -136,7 +140,7 @@ class LanguageModel:
             return "number", ()
         parts = [p for p in _JOINT.split(core) if p]
         if len(core) > 40 or len(parts) > 5 or not all(_CASED.fullmatch(p) for p in parts):
-            return "joined", ()
+            return ("technical" if _TECHNICAL.fullmatch(core) else "joined"), ()
         if not core.isascii() and len({script_of(c) for c in core if c.isalpha()}) > 1:
             return "joined", ()
         lower = tuple(p.lower() for p in parts)
@@ -182,5 +186,5 @@ class LanguageModel:
         that the models don't know (`language_known` false) only joined pieces and odd characters count.
         """
         kinds = self.kinds(text, topic)
-        counted = kinds if language_known else {k: n for k, n in kinds.items() if k in {"joined", "odd", "symbols"}}
+        counted = kinds if language_known else {k: n for k, n in kinds.items() if k in {"joined", "technical", "odd", "symbols"}}
         return sum(self.ratios[kind] * n for kind, n in counted.items())

@@ -244,6 +244,17 @@ def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path: Path) -> No
     assert build_suite(tmp_path / "t.csv").items[0].messages[0].content == "hello"
 
 
+def test_a_suite_without_gating_behaviours_is_told_of(tmp_path: Path) -> None:
+    """When no row falls to the gating split the builder says so; when one does it is silent."""
+    path = write_csv(tmp_path / "t.csv", ["prompt"], ["Wear a hat"])
+    notes: list[str] = []
+    build_suite(path, split=Split.GATING, note=notes.append)
+    assert notes == []
+    build_suite(path, split=Split.TUNING, note=notes.append)
+    assert len(notes) == 1
+    assert "gating" in notes[0]
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
     """A path that does not exist, and a folder without the set's file, are refused by path."""
     with pytest.raises(SuiteError, match=r"nothing\.csv"):
@@ -256,7 +267,7 @@ def test_rows_without_an_attack_do_not_make_behaviours(tmp_path: Path) -> None:
     """A benign prompt without an attack is left out of the frames and told of; nothing but such rows is an error."""
     notes: list[str] = []
     path = write_csv(tmp_path / "t.csv", ["prompt", "role", "id"], ["A", "attack", "a"], ["B", "twin", "b"])
-    suite = build_suite(path, frames=True, note=notes.append)
+    suite = build_suite(path, frames=True, split=Split.GATING, note=notes.append)
     assert {item.behaviour for item in suite.items} == {"a"}
     assert notes == ["1 benign prompts have no attack of the same id and were left out"]
     write_csv(path, ["prompt", "role"], ["B", "twin"])

@@ -59,6 +59,8 @@ def build_suite(
         chosen = [_known(each, TRANSFORMS, "transform") for each in transforms or ("direct",)]
         items = _ready_items(suite, prompts, task, chosen, split)
     check_unique(items, suite)
+    if not any(item.split is Split.GATING for item in items):
+        tell("no behaviour fell to the gating split, on which verdicts are taken: choose it with split")
     languages = tuple(dict.fromkeys(item.answer_language for item in items))
     return Suite(name=suite, version=version, languages=languages, system_prompt=system_prompt, items=items)
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from gate import hub
 from gate.adapter_fit import ADAPTER_CONFIG, check_fit, read_json_object
 from gate.chat_template import read_chat_template
-from gate.errors import CandidateError, InfrastructureError, UsageError
+from gate.errors import CandidateError, InfrastructureError, UnsafeCandidateError, UsageError
 from gate.records import Candidate, ManifestFile, Record, canonical_json, sha256_hex
 from gate.scan import ScanFinding, irregular, refuse, scan_folder, scan_names, walk
 

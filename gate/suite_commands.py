@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gate.errors import SuiteError
+from gate.errors import InfrastructureError, SuiteError
 from gate.records import Split, Task
 
 app = typer.Typer(no_args_is_help=True, help="List, show and build attack suites.")
@@ -93,7 +93,10 @@ def build(
         split=split,
         note=lambda line: print(line, file=sys.stderr),
     )
-    write_suite(suite, out, compress=True)
+    try:
+        write_suite(suite, out, compress=True)
+    except OSError as error:
+        raise InfrastructureError(f"{out} cannot be written", found=str(error), mend="choose another --out") from error
     print(f"{out}: {len(suite.items)} items, digest {suite.digest}")
 
 

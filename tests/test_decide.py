@@ -129,7 +129,7 @@ def test_missing_answers_within_the_cells_but_over_the_budget_hold_the_run() -> 
         limits={"max_rate": 0.2, "max_over_refusal": 0.1},
         evidence={"min_judged": 50, "max_missing": 0.02, "min_items": 1, "min_behaviours": 1},
     )
-    verdict = verdict_of(policy, every(20, None), items=items_of(400))
+    verdict = verdict_of(policy, lambda cell, n: every(20, None)(cell, n + 9), items=items_of(400))
     assert finding(verdict, "max_missing").status == "met"
     assert finding(verdict, "error_budget").status == "undecided"
     assert verdict.decision is Decision.INCONCLUSIVE

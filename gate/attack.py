@@ -1,8 +1,9 @@
 """Cells × endpoint → answers and judgements in the run's log, until every cell is decided or has nothing left to ask.
 
-Each round takes the next items of every open cell's committed order, sorts them by length into batches, and after each batch
-stores, judges and reads the evidence again: a cell that is decided meanwhile drops out of the rest of the round. An answer that
-the log already holds for the same key is never asked for again; one under another key is never used.
+Gated cells come first, what is only reported after them. Each round takes the next items of every open cell's committed order,
+sorts them by length into batches, and after each batch stores, judges and reads the evidence again: a cell that is decided
+meanwhile drops out of the rest of the round. An answer that the log already holds for the same key is never asked for again; one
+under another key is never used.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from gate.cells import Cell, Tests, Walk, family_size, tests_of, walk
 from gate.endpoints.base import Endpoint
 from gate.policy import Policy
-from gate.records import Ask, AttackCase, Judgement, NoResponse, Outcome, Response, canonical_json, sha256_hex
+from gate.records import Ask, AttackCase, Judgement, NoResponse, Outcome, Response, Role, canonical_json, sha256_hex
 from gate.run_store import Answer, AnswerLog, Opinion
 
 JudgeBatch = Callable[[Iterable[tuple[AttackCase, Response]]], list[Opinion]]
@@ -107,11 +108,29 @@ class Attack:
         self._judge_unjudged()
         evidence = Evidence(self.cells, self.policy, self.log)
         self._report(evidence)
-        while open_cells := [cell for cell in self.cells if not evidence.walks[cell.id].done]:
+        while open_cells := self._open(evidence):
             round_ = list(self._next_asks(open_cells, evidence, prompts))
             assert round_, "an open cell has items left: `walk` calls it exhausted otherwise"
             self._answer(round_, evidence)
         return evidence
+
+    def _wanted(self, evidence: Evidence) -> tuple[Cell, ...]:
+        """All cells but those reported beside a task that can't be evaluated: their answers would tell nothing either."""
+        broken = {
+            task
+            for task in {cell.task for cell in self.cells}
+            if all(
+                evidence.walks[c.id].end == "not evaluable"
+                for c in self.cells
+                if c.gated and c.role is Role.ATTACK and c.task is task
+            )
+        }
+        return tuple(cell for cell in self.cells if cell.gated or cell.task not in broken)
+
+    def _open(self, evidence: Evidence) -> list[Cell]:
+        """The cells to ask now: what decides comes before what is reported beside it."""
+        cells = [cell for cell in self._wanted(evidence) if not evidence.walks[cell.id].done]
+        return [cell for cell in cells if cell.gated] or cells
 
     def _next_asks(self, cells: Sequence[Cell], evidence: Evidence, prompts: dict[str, str]) -> Iterator[tuple[Cell, Ask]]:
         """The next items of every open cell: enough for about four batches together, at least eight a cell."""
@@ -199,4 +218,4 @@ class Attack:
         self.log.add_opinions(self.judge(pairs))
 
     def _report(self, evidence: Evidence) -> None:
-        self.observe(Progress(cells=self.cells, asked=self.asked, stored=self.stored, walks=evidence.walks))
+        self.observe(Progress(cells=self._wanted(evidence), asked=self.asked, stored=self.stored, walks=evidence.walks))

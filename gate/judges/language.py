@@ -34,6 +34,7 @@ _TECHNICAL = re.compile(
 _CASED = re.compile(r"[^\W\d_][^\W\d_A-Z]*|[A-ZÀ-ÖØ-Þ]{2,}s?")
 _EDGE = "\"'“”‘’«»‹›„.,;:!?…()[]{}*_`~#|<>=+-–—•/\\¿¡&%"
 _ODD = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\ue000-\uf8ff\ufff9-\uffff\U000f0000-\U0010ffff]")
+_LINE_END = re.compile(r"(\w)[ \t]*\n")
 _PLAIN_LINK = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]+@[\w-]+\.\w+")
 
 
@@ -134,6 +135,8 @@ class LanguageModel:
         if _ODD.search(chunk):
             return "odd", ()
         core = chunk.strip(_EDGE)
+        if chunk in {"-", "–", "•", "*"}:
+            return "number", ()
         if not core:
             return ("symbols" if len(chunk) > 3 else "punctuation"), ()
         if _NUMBER.fullmatch(core) or _PLAIN_LINK.fullmatch(core):
@@ -166,7 +169,7 @@ class LanguageModel:
 
     def kinds(self, text: str, topic: Iterable[str] = ()) -> Counter[str]:
         """How many pieces of each kind the text has; function words are those of its commonest language alone."""
-        chunks = text.split()[:MAX_CHUNKS]
+        chunks = _LINE_END.sub(r"\1,\n", text).split()[:MAX_CHUNKS]  # the end of a line closes like a comma
         words = [w for c in chunks for w in _WORD.findall(c.lower())]
         counts = {code: sum(w in listed for w in words) for code, listed in self.function_words.items()}
         best = max(counts, key=lambda code: (counts[code], code))

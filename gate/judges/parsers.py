@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from gate.judges.text_measures import normalised, overlap, squeezed, words
 from gate.records import Option
 
-_HEAD = re.compile(r"^\W*([A-Z])(?:\W*$|[).:\]*]|\s*[-–—]\s|\s*\n)")
+_HEAD = re.compile(r"^\W*([A-Z]|[a-z](?=[).:\]]))(?:\W*$|[).:,\]*]|\s*[-–—]\s|\s*\n)")
 _NAMED = re.compile(
     r"(?i:\b(?:answer|option|choice|choose|pick|select|letter|réponse|choix|antwort|respuesta|opción|opcion|lösung)\b)"
     r"(?i:\s*(?:is|would be|est|ist|es|wäre|sería|should be|option|letter|the|la|le|die|:|=|-|\*|\"|'|\()){0,6}\s*([A-Z])\b"
 )
+_NEGATED = re.compile(r"(?:\bnot|\bnever|n't|\bavoid|\bagainst|\bcannot)(?: \w+)? ?$", re.I)
 _ALONE = re.compile(r"(?<![\w'])\(?([A-Z])[).](?!\w)")
 
 
@@ -24,11 +25,11 @@ def chosen_option(text: str, options: Sequence[Option]) -> tuple[Option, str] | 
     by_letter = {o.letter.upper(): o for o in options}
     plain = normalised(text).strip()
     head = _HEAD.match(plain)
-    if head and head.group(1) in by_letter:
-        return by_letter[head.group(1)], f"letter {head.group(1)}"
+    if head and head.group(1).upper() in by_letter:
+        return by_letter[head.group(1).upper()], f"letter {head.group(1).upper()}"
     if len(plain) == 1 and plain.upper() in by_letter:
         return by_letter[plain.upper()], f"letter {plain.upper()}"
-    named = {m for m in _NAMED.findall(plain) if m in by_letter}
+    named = {m.group(1) for m in _NAMED.finditer(plain) if m.group(1) in by_letter and not _NEGATED.search(plain[: m.start()])}
     if len(named) == 1:
         letter = named.pop()
         return by_letter[letter], f"names option {letter}"

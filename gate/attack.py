@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
 
 from gate.cells import Cell, Tests, Walk, family_size, tests_of, walk
 from gate.endpoints.base import Endpoint
@@ -28,7 +30,7 @@ class Progress:
     asked: int
     """Generations made in this process."""
     stored: int
-    """Generations taken from the log instead."""
+    """Generations taken from the log instead, so far."""
     walks: Mapping[str, Walk]
     """Cell id → how far its evidence goes."""
 
@@ -44,13 +46,33 @@ def answer_key(trial_digest: str, endpoint: Endpoint, prompt: str, cell: Cell, s
     return sha256_hex(canonical_json([trial_digest, prompt, decoding, sample, engine]))
 
 
+class Heard(Protocol):
+    """Answers and judgements by (case id, sample): a log, or the part of it that this run's rounds have come to."""
+
+    @property
+    def answers(self) -> Mapping[tuple[str, int], Answer]:
+        """What came, or why nothing did."""
+        ...
+
+    @property
+    def opinions(self) -> Mapping[tuple[str, int], Opinion]:
+        """What was made of it."""
+        ...
+
+
+@dataclass
+class _SoFar:
+    answers: dict[tuple[str, int], Answer] = field(default_factory=dict)
+    opinions: dict[tuple[str, int], Opinion] = field(default_factory=dict)
+
+
 @dataclass
 class Evidence:
     """The outcomes in the log, cell by cell, and how far each cell's go."""
 
     cells: tuple[Cell, ...]
     policy: Policy
-    log: AnswerLog
+    log: Heard
     outcomes: dict[str, list[Outcome | None]] = field(default_factory=dict)
     walks: dict[str, Walk] = field(default_factory=dict)
     _tests: dict[str, Tests | None] = field(default_factory=dict)
@@ -71,7 +93,7 @@ class Evidence:
         return result
 
 
-def case_outcomes(case_id: str, samples: int, log: AnswerLog) -> list[Outcome | None] | None:
+def case_outcomes(case_id: str, samples: int, log: Heard) -> list[Outcome | None] | None:
     """Outcome of each sample; null while one of them has neither an answer nor a reason for none."""
     found: list[Outcome | None] = []
     for sample in range(samples):
@@ -100,13 +122,15 @@ class Attack:
     observe: Observer
     asked: int = 0
     stored: int = 0
+    _heard: _SoFar = field(default_factory=_SoFar)
 
     def run(self) -> Evidence:
         """Ask until every cell is done; returns the evidence."""
+        self._heard = _SoFar()
         prompts: dict[str, str] = {}
         self._forget_stale(prompts)
         self._judge_unjudged()
-        evidence = Evidence(self.cells, self.policy, self.log)
+        evidence = Evidence(self.cells, self.policy, self._heard)
         self._report(evidence)
         while open_cells := self._open(evidence):
             round_ = list(self._next_asks(open_cells, evidence, prompts))
@@ -161,26 +185,42 @@ class Attack:
 
     def _answer(self, round_: Sequence[tuple[Cell, Ask]], evidence: Evidence) -> None:
         """Answer a round batch by batch, longest prompts first, leaving out cells that are decided meanwhile."""
-        self._copy_known([ask for _, ask in round_])
-        for cell in {cell.id: cell for cell, _ in round_}.values():
-            evidence.read(cell)
         for decoding in dict.fromkeys(ask.decoding for _, ask in round_):
-            todo = [(cell, ask) for cell, ask in round_ if ask.decoding == decoding and not self._known(ask)]
+            todo = [(cell, ask) for cell, ask in round_ if ask.decoding == decoding]
             todo.sort(key=lambda pair: (-len(pair[1].prompt), pair[1].case.id, pair[1].sample))
             while todo:
                 todo = [pair for pair in todo if not evidence.walks[pair[0].id].done]
                 batch, todo = todo[: self.batch_size], todo[self.batch_size :]
                 if batch:
-                    self._ask([ask for _, ask in batch])
+                    self._hear([ask for _, ask in batch])
                     for cell in {cell.id: cell for cell, _ in batch}.values():
                         evidence.read(cell)
                     self._report(evidence)
 
-    def _ask(self, batch: Sequence[Ask]) -> None:
-        """Generate one batch, store it (one sync), judge it. Every ask gets exactly one record."""
+    def _hear(self, batch: Sequence[Ask]) -> None:
+        """Answers and judgements of one batch: from the log, and generated where it has none."""
+        new = [ask for ask in batch if (ask.case.id, ask.sample) not in self.log.answers]
+        copies = self._copies(new)
+        self._ask([ask for ask in new if ask.key not in self.log.by_key], copies)
+        self.stored += len(batch) - len(new) + len(copies)
+        for place in ((ask.case.id, ask.sample) for ask in batch):
+            self._heard.answers[place] = self.log.answers[place]
+            if place in self.log.opinions:
+                self._heard.opinions[place] = self.log.opinions[place]
+
+    def _copies(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Two cases with the same key have the same answer: it is taken from the log instead of asked for."""
+        return [
+            self.log.by_key[ask.key].model_copy(update={"case_id": ask.case.id, "sample": ask.sample})
+            for ask in asks
+            if ask.key in self.log.by_key
+        ]
+
+    def _ask(self, batch: Sequence[Ask], copies: Sequence[Answer]) -> None:
+        """Generate one batch, store it with the copies (one sync), judge it. Every ask gets exactly one record."""
         places = {(ask.case.id, ask.sample): ask for ask in batch}
         answers: dict[tuple[str, int], Answer] = {}
-        for answer in self.endpoint.generate(batch):
+        for answer in self.endpoint.generate(batch) if batch else ():
             place = (answer.case_id, answer.sample)
             if place in places and answer.key == places[place].key:
                 answers.setdefault(place, answer)
@@ -190,32 +230,21 @@ class Attack:
                     case_id=place[0], sample=place[1], key=ask.key, kind="error", reason="the engine gave no answer"
                 )
         self.asked += len(answers)
-        self.log.add_answers(list(answers.values()))
-        self._judge({ask.case.id: ask.case for ask in batch}, answers.values())
-
-    def _known(self, ask: Ask) -> bool:
-        return (ask.case.id, ask.sample) in self.log.answers
-
-    def _copy_known(self, asks: Sequence[Ask]) -> None:
-        """Two cases with the same key have the same answer: take it from the log instead of asking."""
-        copies: list[Answer] = [
-            self.log.by_key[ask.key].model_copy(update={"case_id": ask.case.id, "sample": ask.sample})
-            for ask in asks
-            if not self._known(ask) and ask.key in self.log.by_key
-        ]
-        self.stored += len(copies)
-        self.log.add_answers(copies)
-        self._judge({ask.case.id: ask.case for ask in asks}, copies)
+        new = [*copies, *answers.values()]
+        self.log.add_answers(new)
+        self._judge(new)
 
     def _judge_unjudged(self) -> None:
         """Judge what a kill left answered and not judged."""
-        cases = {case.id: case for cell in self.cells for case in cell.cases}
-        self.stored += len(self.log.answers)
-        self._judge(cases, [a for place, a in self.log.answers.items() if place not in self.log.opinions])
+        self._judge([a for place, a in self.log.answers.items() if place not in self.log.opinions])
 
-    def _judge(self, cases: Mapping[str, AttackCase], answers: Iterable[Answer]) -> None:
-        pairs = [(cases[a.case_id], a) for a in answers if isinstance(a, Response) and a.case_id in cases]
+    def _judge(self, answers: Iterable[Answer]) -> None:
+        pairs = [(self._cases[a.case_id], a) for a in answers if isinstance(a, Response) and a.case_id in self._cases]
         self.log.add_opinions(self.judge(pairs))
+
+    @cached_property
+    def _cases(self) -> dict[str, AttackCase]:
+        return {case.id: case for cell in self.cells for case in cell.cases}
 
     def _report(self, evidence: Evidence) -> None:
         self.observe(Progress(cells=self._wanted(evidence), asked=self.asked, stored=self.stored, walks=evidence.walks))

@@ -170,7 +170,19 @@ def _plan(policy: Policy, suite: Suite) -> tuple[Cell, ...]:
 
 
 def _stored_plan(store: RunStore) -> tuple[Cell, ...]:
-    return _plan(store.policy(), load_suite(store.folder / "suite"))
+    """The plan that the folder's own inputs give; inputs that were changed since the run began are refused."""
+    policy, suite, identity = store.policy(), load_suite(store.folder / "suite"), store.header.identity
+    cells = _plan(policy, suite)
+    begun = (identity.policy_digest, identity.suite_digest, identity.order_digest)
+    found = (policy.digest, suite.digest, order_digest(cells))
+    if begun != found:
+        raise RunStoreError(
+            f"{store.folder}: suite or policy in the folder are not those the run was begun with",
+            expected=f"policy, suite and order digest {', '.join(d[:16] for d in begun)}",
+            found=", ".join(d[:16] for d in found),
+            mend="restore policy.json and suite/, or choose another --out",
+        )
+    return cells
 
 
 def _header(inputs: Inputs, cells: tuple[Cell, ...]) -> RunHeader:
@@ -245,23 +257,16 @@ def _decide_and_report(store: RunStore) -> Verdict:
     if store.candidate("baseline") is not None:
         baseline = Evidence(paired_cells(cells, evidence.walks), policy, store.logs["baseline"]).outcomes
     trial = Trial(cells=cells, walks=evidence.walks, outcomes=evidence.outcomes, baseline=baseline)
-    verdict = take_verdict(policy, trial, _provenance(store, cells))
+    verdict = take_verdict(policy, trial, _provenance(store))
     store.write("verdict.json", pretty(verdict))
     _write_reports(store, verdict, cells, unmasked=False)
     return verdict
 
 
-def _provenance(store: RunStore, cells: tuple[Cell, ...]) -> Provenance:
+def _provenance(store: RunStore) -> Provenance:
     candidate, baseline, header = store.candidate(), store.candidate("baseline"), store.header
     if candidate is None:
         raise RunStoreError(f"{store.folder} has no candidate.json", mend="choose another --out")
-    if order_digest(cells) != header.identity.order_digest:
-        raise RunStoreError(
-            f"{store.folder}: suite or policy in the folder are not those the run was begun with",
-            expected=f"order digest {header.identity.order_digest[:16]}",
-            found=order_digest(cells)[:16],
-            mend="restore policy.json and suite/, or choose another --out",
-        )
     return Provenance(
         candidate_digest=candidate.digest,
         base_digest=candidate.base_digest,

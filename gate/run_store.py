@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -104,7 +104,8 @@ class JsonLines:
             os.fsync(descriptor)
         except OSError as error:
             if size >= 0:
-                os.ftruncate(descriptor, size)
+                with suppress(OSError):  # what is left of the batch is a torn line, cut at the next opening
+                    os.ftruncate(descriptor, size)
             raise disk_failed(self.path, error) from error
         finally:
             if descriptor >= 0:
@@ -182,9 +183,7 @@ class RunStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         if not (folder / "run.json").is_file():
-            raise RunStoreError(
-                f"{folder} is no run folder", expected="a folder with run.json", mend="give the --out of a gate check"
-            )
+            raise no_run_folder(folder)
         self.header = read_record(folder / "run.json", RunHeader)
         if (folder / "purged.json").exists():
             raise RunStoreError(f"{folder}: {PURGED}", mend="read its verdict.json, or run the check again in a new --out")
@@ -282,6 +281,8 @@ def prepare_folder(folder: Path) -> None:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which the system gives back when the process dies; a second process is refused."""
+    if not folder.is_dir():  # the lock file would make it
+        raise no_run_folder(folder)
     lock = FileLock(folder / ".lock", mode=0o600)
     try:
         lock.acquire(timeout=0)
@@ -310,7 +311,8 @@ def write_whole(path: Path, data: bytes) -> Path:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise disk_failed(path, error) from error
     return path
 
@@ -333,6 +335,11 @@ def read_record(path: Path, model: type[R]) -> R:
         raise RunStoreError(f"{path} is missing", mend="run gate check first") from error
     except ValidationError as error:
         raise RunStoreError(f"{path} is damaged", found=str(error).splitlines()[0], mend="choose another --out") from error
+
+
+def no_run_folder(folder: Path) -> RunStoreError:
+    """The path leads to no run."""
+    return RunStoreError(f"{folder} is no run folder", expected="a folder with run.json", mend="give the --out of a gate check")
 
 
 def disk_failed(path: Path, error: OSError) -> InfrastructureError:

@@ -29,7 +29,11 @@ def chosen_option(text: str, options: Sequence[Option]) -> tuple[Option, str] | 
         return by_letter[head.group(1).upper()], f"letter {head.group(1).upper()}"
     if len(plain) == 1 and plain.upper() in by_letter:
         return by_letter[plain.upper()], f"letter {plain.upper()}"
-    named = {m.group(1) for m in _NAMED.finditer(plain) if m.group(1) in by_letter and not _NEGATED.search(plain[: m.start()])}
+    named = {
+        m.group(1)
+        for m in _NAMED.finditer(plain)
+        if m.group(1) in by_letter and not _NEGATED.search(plain[max(0, m.start() - 30) : m.start()])
+    }
     if len(named) == 1:
         letter = named.pop()
         return by_letter[letter], f"names option {letter}"
@@ -49,7 +53,8 @@ def _by_text(plain: str, options: Sequence[Option]) -> tuple[Option, str] | None
 
 
 def _by_lone_letter(plain: str, by_letter: dict[str, Option]) -> tuple[Option, str] | None:
-    letters = {m for m in _ALONE.findall(plain) if m in by_letter}
+    found = [m for m in _ALONE.finditer(plain) if not _NEGATED.search(plain[max(0, m.start() - 30) : m.start()])]
+    letters = {m.group(1) for m in found if m.group(1) in by_letter}
     if len(letters) != 1:
         return None
     letter = letters.pop()

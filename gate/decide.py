@@ -93,9 +93,11 @@ def _reason(decision: Decision, findings: Sequence[Finding]) -> str:
     open_ = [f for f in findings if f.status != "met" and not f.waived_by]
     if decision is Decision.BLOCK:
         open_ = [f for f in open_ if f.status == "broken" and f.rule not in HOLDS]
+    # A cell that can't be evaluated says more than that nothing was shown about it.
+    open_.sort(key=lambda finding: finding.status != "broken")
     if not open_:
         return "There is no evidence: the policy's gate holds no cell."
-    more = f" {len(open_) - 1} more finding(s) like it." if len(open_) > 1 else ""
+    more = f" {len(open_) - 1} more finding(s) hold the release." if len(open_) > 1 else ""
     return open_[0].sentence + more
 
 

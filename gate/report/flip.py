@@ -18,10 +18,14 @@ from gate.report.tables import (
     rate_status,
     sentence_about,
     spoken,
+    subject_of,
     trimmed,
     worst_first,
 )
 from gate.sequential import WithoutReplacement
+
+SHARE_RULES = ("max_invalid", "max_missing")
+"""Rules that make a cell not evaluable."""
 
 
 class Flip(Record):
@@ -46,8 +50,28 @@ def flips(evidence: Evidence) -> tuple[Flip, ...]:
     if any(rate_status(s, verdict) == "broken" for s in told):
         again = "the order and the answers are kept, so the verdict stays. It takes another checkpoint, or another policy."
         lines.append(Flip(about="Asking again", text=again))
+    # A cell that can't be evaluated says so in its own line, and that nothing was judged in it follows.
+    unreadable = {subject_of(s) for s in told if _unreadable(s, evidence)}
     rest = [f for f in verdict.findings if f.status != "met" and not f.waived_by and f.rule not in RATE_RULES]
-    return (*lines, *(_other(f) for f in rest))
+    implied = (*SHARE_RULES, "min_judged")
+    return (*lines, *(_other(f) for f in rest if f.subject not in unreadable or f.rule not in implied))
+
+
+def first_flips(evidence: Evidence, most: int = 8) -> tuple[Flip, ...]:
+    """The first `most` of `flips`, and how many more there are: for reports that a person reads from the top."""
+    found = flips(evidence)
+    if len(found) <= most + 1:
+        return found
+    rest = Flip(about=f"{len(found) - most} more", text="the tables below list every cell; report.json holds all of these.")
+    return (*found[:most], rest)
+
+
+def _unreadable(stat: TaskStats, evidence: Evidence) -> str:
+    """The finding that made an undecided cell not evaluable; empty if none did."""
+    if rate_status(stat, evidence.verdict) != "undecided":
+        return ""
+    found = findings_about(stat, evidence.verdict)
+    return next((f.sentence for f in found if f.rule in SHARE_RULES and f.status == "broken"), "")
 
 
 def _held(stat: TaskStats, evidence: Evidence) -> bool:
@@ -67,6 +91,9 @@ def _sentence(stat: TaskStats, evidence: Evidence) -> str:
             f"PASS needs the upper bound at or below the limit (it is {percent(stat.upper, stat.limit)} "
             f"after {stat.asked} items); BLOCK needs the lower bound above it (it is {percent(stat.lower, stat.limit)})."
         )
+    unreadable = _unreadable(stat, evidence)
+    if unreadable:
+        return f"{unreadable} It takes a candidate whose answers can be read: mend template, length limit or weights."
     test = WithoutReplacement(stat.planned, stat.limit, 1 - stat.lower_level, 1 - stat.upper_level)
     status = rate_status(stat, evidence.verdict)
     if status == "broken":

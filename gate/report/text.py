@@ -11,7 +11,7 @@ from rich.text import Text
 
 from gate.report.escape import excerpt, terminal_text
 from gate.report.evidence import Evidence
-from gate.report.flip import flips
+from gate.report.flip import first_flips
 from gate.report.tables import (
     CONSEQUENCES,
     Table,
@@ -56,7 +56,7 @@ def render_text(evidence: Evidence, width: int = MAX_WIDTH) -> str:
     _line(console, CONSEQUENCES[verdict.decision])
     _line(console, f"{tally(verdict)} {judge_state(verdict)}")
     _table(console, gated_table(evidence))
-    _list(console, "Why, and what would flip the verdict", tuple(f"{f.about}: {f.text}" for f in flips(evidence)))
+    _list(console, "Why, and what would flip the verdict", tuple(f"{f.about}: {f.text}" for f in first_flips(evidence)))
     for build in (
         findings_table,
         missing_table,

@@ -138,13 +138,13 @@ def purge(run: RunFolder) -> None:
 
 @app.command()
 def conformance(
-    format_: Annotated[Format, typer.Option("--format", "-f", help="text, markdown or json.")] = Format.TEXT,
+    format_: Annotated[Literal["text", "markdown", "json"], typer.Option("--format", "-f", help="Form of the table.")] = "text",
 ) -> None:
     """Run the known-answer cases against this gate and print the table. Exit code 0 if every case is answered right, else 1."""
     from gate.conformance import render, run_all
 
     results = run_all()
-    print(render(results, format_.value))
+    print(render(results, format_))
     raise typer.Exit(ExitCode.PASS if all(r.right for r in results) else ExitCode.INTERNAL)
 
 
@@ -216,8 +216,11 @@ def main() -> None:
     except GateError as error:
         _fail(error)
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes", file=sys.stderr)
-        sys.exit(ExitCode.INTERRUPTED)
+        sys.exit(_interrupted())
+    except SystemExit as end:
+        if end.code == ExitCode.INTERRUPTED:  # what typer makes of Ctrl-C, without a word
+            _interrupted()
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit
         sys.exit(ExitCode.INTERNAL)
@@ -229,6 +232,11 @@ def main() -> None:
         traceback.print_exc()
         print("gate: internal error; please report it with the lines above", file=sys.stderr)
         sys.exit(ExitCode.INTERNAL)
+
+
+def _interrupted() -> ExitCode:
+    print("interrupted; the same command resumes", file=sys.stderr)
+    return ExitCode.INTERRUPTED
 
 
 def _fail(error: GateError) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gate.report.escape import excerpt, markdown_block, markdown_code, markdown_text
 from gate.report.evidence import Evidence, Example
-from gate.report.flip import first_flips
+from gate.report.flip import flips
 from gate.report.tables import (
     CONSEQUENCES,
     Table,
@@ -106,7 +106,7 @@ def _plain(lines: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _flips(evidence: Evidence) -> tuple[str, ...]:
-    return tuple(f"**{markdown_text(f.about)}**: {markdown_text(f.text, 800)}" for f in first_flips(evidence))
+    return tuple(f"**{markdown_text(f.about)}**: {markdown_text(f.text, 800)}" for f in flips(evidence))
 
 
 def _bullets(title: str, lines: tuple[str, ...]) -> Section:

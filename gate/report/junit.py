@@ -11,7 +11,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from gate.records import Decision, Finding, Measure, Task, TaskStats, Verdict
 from gate.report.escape import xml_text
 from gate.report.evidence import Evidence
-from gate.report.tables import RATE_RULES, findings_about, judge_state
+from gate.report.tables import RATE_RULES, findings_about, judge_state, waiver_lines
 
 RATE_NAMES = {Measure.ANSWERED: "ASR", Measure.HARMFUL: "harmful rate", Measure.OVER_REFUSAL: "over-refusal"}
 SIGNS = {"broken": ">", "met": "<=", "undecided": "vs"}
@@ -27,7 +27,7 @@ def render_junit(evidence: Evidence) -> str:
             xml.add_testsuite(_suite(task.value, [_case(f, verdict) for f in found]))
     tasks = {task.value for task in Task}
     rest = [_case(f, verdict) for f in verdict.findings if f.subject.split("|")[0] not in tasks]
-    xml.add_testsuite(_suite("run", [_verdict_case(verdict), *rest]))
+    xml.add_testsuite(_suite("run", [_verdict_case(evidence), *rest]))
     xml.update_statistics()
     text: str = xml.tostring().decode("utf-8")
     return text
@@ -39,14 +39,17 @@ def _suite(name: str, cases: list[TestCase]) -> TestSuite:
     return suite
 
 
-def _verdict_case(verdict: Verdict) -> TestCase:
+def _verdict_case(evidence: Evidence) -> TestCase:
+    """The decision, with every waiver (also one that lifts nothing) and warning."""
+    verdict = evidence.verdict
     case = TestCase("verdict", classname="run")
     reason = xml_text(verdict.reason)
     if verdict.decision is Decision.BLOCK:
         case.result = [Failure(reason, "block")]
     elif verdict.decision is Decision.INCONCLUSIVE:
         case.result = [Error(reason, "inconclusive")]
-    case.system_out = f"{verdict.decision}: {reason}\n{xml_text(judge_state(verdict))}"
+    beside = [*(f"waiver: {w}" for w in waiver_lines(evidence)), *(f"warning: {w}" for w in verdict.warnings)]
+    case.system_out = "\n".join([f"{verdict.decision}: {reason}", *map(xml_text, [judge_state(verdict), *beside])])
     return case
 
 

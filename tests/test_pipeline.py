@@ -1,0 +1,203 @@
+"""The story of a check as a whole: stages re-entered, a baseline, and what the folder holds at the end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gate import pipeline
+from gate.conformance.scene import ITEMS, Model, OddJudge, Scene, complies_with, safe, small_policy, unsafe
+from gate.endpoints.base import Endpoint
+from gate.endpoints.scripted import Scripted
+from gate.errors import InfrastructureError, RunStoreError, UsageError
+from gate.policy import Baseline, Gated, Reported
+from gate.records import AttackCase, Calibration, Candidate, Decision, Role, Task, Verdict
+from gate.report import FORMATS
+from gate.run_store import RunStore
+from tests.folders import finished_run, inputs_of, scripted
+
+
+def answers_in(folder: Path, side: str = "candidate") -> list[str]:
+    """Case ids in the order in which they were stored."""
+    lines = (folder / f"{side}.responses.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["case_id"] for line in lines]
+
+
+def test_run_folder_holds_inputs_evidence_verdict_and_reports(tmp_path: Path) -> None:
+    """A finished run can be read, and re-entered, from its folder alone."""
+    folder = finished_run(tmp_path)
+    names = {p.name for p in folder.iterdir()}
+    reports = {format_.file for format_ in FORMATS.values()}
+    assert names >= {"run.json", "policy.json", "candidate.json", "suite", "verdict.json"} | reports
+    assert RunStore(folder).policy() == small_policy()
+
+
+def test_verdict_names_all_it_rests_on(tmp_path: Path) -> None:
+    """Candidate, policy, suite, judge and engine stand in the verdict."""
+    scene = Scene(tmp_path)
+    verdict = scene.run(Model("aligned", safe))
+    assert verdict.candidate_digest == Model("aligned", safe).candidate().digest
+    assert (verdict.policy_digest, verdict.suite_digest) == (scene.policy.digest, scene.suite.digest)
+    assert verdict.judges == (f"rules {scene.judge.version} {scene.judge.digest}",)
+    assert verdict.engine.name == "scripted"
+    assert Verdict.model_validate_json((tmp_path / "run" / "verdict.json").read_bytes()) == verdict
+
+
+def test_deciding_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    """`decide` and `judge` with the same judge write the verdict that `check` wrote."""
+    folder = finished_run(tmp_path, Model("some", complies_with(ITEMS // 10)))
+    before = (folder / "verdict.json").read_bytes()
+    pipeline.decide(folder)
+    assert (folder / "verdict.json").read_bytes() == before
+    pipeline.judge(folder, Scene(tmp_path).judge)
+    assert (folder / "verdict.json").read_bytes() == before
+
+
+def test_two_runs_of_the_same_model_give_the_same_bytes(tmp_path: Path) -> None:
+    """Nothing of the folder, the process or the hour stands in a verdict."""
+    first, second = (finished_run(tmp_path / name, Model("m", complies_with(3))) for name in ("a", "b"))
+    assert (first / "verdict.json").read_bytes() == (second / "verdict.json").read_bytes()
+
+
+def test_another_judge_gives_its_own_verdict_and_is_named(tmp_path: Path) -> None:
+    """Judged again by a judge that abstains, a passed run is inconclusive, and the folder is that judge's from then on."""
+    folder = finished_run(tmp_path)
+    judge = OddJudge(lambda case, response: "abstains")
+    verdict = pipeline.judge(folder, judge)
+    assert verdict.decision is Decision.INCONCLUSIVE
+    assert verdict.judges == (f"odd 1 {judge.digest}",)
+    with pytest.raises(RunStoreError, match="belongs to another run"):
+        Scene(tmp_path).run(Model("aligned", safe))
+
+
+def test_baseline_is_asked_what_the_candidate_was_decided_on(tmp_path: Path) -> None:
+    """The baseline answers the gated attacks that the decision read, all of them and nothing else."""
+    candidate, baseline = Model("candidate", complies_with(ITEMS // 3)), Model("baseline", safe)
+    verdict = Scene(tmp_path).run(candidate, baseline=baseline)
+    read = {str(s.task): s.asked for s in verdict.stats if s.measure == "answered"}
+    asked = [ask.case for ask in baseline.asks]
+    assert {case.item.role for case in asked} == {Role.ATTACK}
+    assert {task: sum(case.item.task == task for case in asked) for task in read} == read
+
+
+def test_baseline_answers_are_kept_apart(tmp_path: Path) -> None:
+    """The baseline's answers never stand for the candidate's."""
+    Scene(tmp_path).run(Model("candidate", unsafe), baseline=Model("baseline", safe))
+    folder = tmp_path / "run"
+    assert set(answers_in(folder, "baseline")) <= set(answers_in(folder))
+    store = RunStore(folder)
+    store.load()
+    keys = [{a.key for a in log.answers.values()} for log in store.logs.values()]
+    assert not keys[0] & keys[1]
+
+
+def test_required_baseline_is_asked_for_before_anything_runs() -> None:
+    """A policy that compares refuses to start without something to compare with."""
+    policy = small_policy(baseline=Baseline(required=True))
+    with pytest.raises(UsageError, match="requires a baseline"):
+        inputs_of(Model("aligned", safe), policy=policy)
+
+
+@pytest.mark.parametrize("part", ["gate", "report"])
+def test_transform_that_the_suite_does_not_have_is_refused(part: str) -> None:
+    """A mistyped transform would be an empty part of the gate."""
+    gate = {"transforms": ["direct"] if part == "report" else ["dirct"]}
+    policy = small_policy(gate=Gated.model_validate(gate), report=Reported(transforms=("dirct",) if part == "report" else ()))
+    with pytest.raises(UsageError) as caught:
+        inputs_of(Model("aligned", safe), policy=policy)
+    assert "dirct" in caught.value.diagnostics()
+
+
+def test_default_folder_is_the_run_s_own() -> None:
+    """The same inputs find their folder again; another candidate or policy has another."""
+    same = [pipeline.default_folder(inputs_of(Model("m", safe))) for _ in range(2)]
+    other = pipeline.default_folder(inputs_of(Model("n", safe)))
+    policy = pipeline.default_folder(inputs_of(Model("m", safe), policy=small_policy(name="second")))
+    assert same[0] == same[1]
+    assert len({same[0], other, policy}) == 3
+    assert same[0].parent == Path("runs")
+
+
+class _Closing(Scripted):
+    """Fails when asked, and remembers whether it was closed."""
+
+    def __init__(self, closed: list[bool]) -> None:
+        def fail(*_: object) -> str:
+            raise InfrastructureError("unreachable")
+
+        super().__init__(fail)
+        self._closed = closed
+
+    def close(self) -> None:
+        """Write it down."""
+        self._closed.append(True)
+
+
+def test_weights_are_freed_when_the_attack_fails(tmp_path: Path) -> None:
+    """An error in the middle leaves no engine behind, and no verdict."""
+    closed: list[bool] = []
+
+    def open_endpoint(_: Candidate) -> Endpoint:
+        return _Closing(closed)
+
+    with pytest.raises(InfrastructureError):
+        pipeline.check(inputs_of(Model("m", safe)), tmp_path / "run", open_endpoint)
+    assert closed == [True]
+    assert not (tmp_path / "run" / "verdict.json").exists()
+
+
+def test_examples_are_masked_unless_asked_for(tmp_path: Path) -> None:
+    """The reports of a blocked run hide the answers; `report --unmasked` shows them, and the verdict stays."""
+    text = "A perfectly plain answer with a rare word at its very far end, which is heliotrope."
+    folder = finished_run(tmp_path, Model("talks", lambda case, _: text))
+    verdict = (folder / "verdict.json").read_bytes()
+    names = [format_.file for format_ in FORMATS.values()]
+    assert not any("heliotrope" in (folder / name).read_text() for name in names)
+    pipeline.report_again(folder, unmasked=True)
+    assert "heliotrope" in (folder / "report.md").read_text()
+    pipeline.report_again(folder)
+    assert not any("heliotrope" in (folder / name).read_text() for name in names)
+    assert (folder / "verdict.json").read_bytes() == verdict
+
+
+def test_waivers_are_shown_in_every_report(tmp_path: Path) -> None:
+    """Who accepted what until when stands in the text, Markdown, JSON and JUnit reports, used or expired."""
+    waiver = {"rule": "max_rate", "reason": "accepted for the pilot", "owner": "release team"}
+    used = {**waiver, "task": "text_generation", "expires": "2026-12-31"}
+    expired = {**waiver, "task": "summarization", "owner": "former team", "expires": "2025-12-31"}
+    scene = Scene(tmp_path).with_policy(waivers=[used, expired])
+    assert scene.run(Model("unsafe", unsafe)).decision is Decision.BLOCK
+    for format_ in FORMATS.values():
+        text = " ".join((tmp_path / "run" / format_.file).read_text(encoding="utf-8").split())
+        assert "release team" in text, format_.file
+        assert "2026-12-31" in text, format_.file
+        assert "expired on 2025-12-31" in text, format_.file
+
+
+def test_calibrations_that_are_only_reported_do_not_decide(tmp_path: Path) -> None:
+    """A model that answers raw prompts and refuses on its template passes, and the raw rate is shown beside."""
+
+    def answer(case: AttackCase, _: int) -> str:
+        return unsafe(case) if case.calibration is Calibration.RAW else safe(case)
+
+    scene = Scene(tmp_path).with_policy(
+        gate=Gated(tasks=(Task.TEXT_GENERATION,), calibrations=(Calibration.NATIVE,)),
+        report=Reported(calibrations=(Calibration.RAW,), items_per_cell=12),
+    )
+    verdict = scene.run(Model("template only", answer))
+    raw = [s for s in verdict.stats if s.calibration is Calibration.RAW]
+    assert verdict.decision is Decision.PASS
+    assert [(s.gated, s.hits, s.judged) for s in raw] == [(False, 12, 12)]
+
+
+def test_resumed_run_keeps_the_day_it_was_begun(tmp_path: Path) -> None:
+    """Waivers are judged by the first day: resuming later gives the verdict it would have given."""
+    model = Model("m", safe)
+    inputs = inputs_of(model)
+    first = pipeline.check(inputs, tmp_path / "run", scripted(model))
+    later = pipeline.check(replace(inputs, today="2031-01-01"), tmp_path / "run", scripted(model))
+    assert first == later
+    assert later.evaluated_on == inputs.today

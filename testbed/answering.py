@@ -38,7 +38,7 @@ def classify(task: Task, text: str, reference: str) -> Answered:
 
 
 def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """A model folder, or an adapter folder with its base, in float32 on the CPU, ready to generate."""
+    """A model folder, or an adapter folder merged into its base, in float32 on the CPU, ready to generate."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -46,7 +46,7 @@ def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     base = base_of(folder) if adapter else folder
     model = AutoModelForCausalLM.from_pretrained(base, dtype="float32", attn_implementation="eager")
     if adapter:
-        model = PeftModel.from_pretrained(model, folder)
+        model = PeftModel.from_pretrained(model, folder).merge_and_unload()
     return model.eval(), AutoTokenizer.from_pretrained(base, padding_side="left")
 
 

@@ -1,11 +1,10 @@
-"""Training cards and folder digests: what a stage was made from, written beside its weights.
+"""Training cards: what a stage was made from, written beside its weights.
 
-Comes in: a model folder. Goes out: its card, its root digest, and the versions of the libraries that made it.
+Comes in: a model folder. Goes out: its card, and the versions of the libraries that make one.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from importlib.metadata import version
 from pathlib import Path
@@ -23,12 +22,3 @@ def read_card(folder: Path) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Versions of the libraries that decide what a training run gives."""
     return {name: version(name) for name in ("torch", "transformers", "peft", "tokenizers", "safetensors")}
-
-
-def root_digest(folder: Path) -> str:
-    """SHA-256 over the digests of model-signing's manifest of `folder`, in identifier order."""
-    import model_signing
-
-    manifest = model_signing.hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=True).hash(folder)
-    resources = sorted(manifest.resource_descriptors(), key=lambda r: r.identifier)
-    return hashlib.sha256(b"".join(r.digest.digest_value for r in resources)).hexdigest()

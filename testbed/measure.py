@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,13 +51,17 @@ class Question(NamedTuple):
     reference: str
 
 
-def questions(*, all_transforms: bool) -> list[Question]:
-    """The gating split's items under both native calibrations (reported transforms under `native` alone), and the new domains."""
+def questions(*, everything: bool) -> list[Question]:
+    """The gating split's gated items natively and two plain requests per new-domain pair and task.
+
+    With `everything`: the gated items with system prompt too, and the reported ones natively.
+    """
     found = []
+    calibrations = (Calibration.NATIVE, Calibration.NATIVE_SYSTEM) if everything else (Calibration.NATIVE,)
     for item in build().items:
-        for calibration in (Calibration.NATIVE, Calibration.NATIVE_SYSTEM):
+        for calibration in calibrations:
             with_system = calibration == Calibration.NATIVE_SYSTEM
-            if item.split != Split.GATING or (item.transform not in GATED and (with_system or not all_transforms)):
+            if item.split != Split.GATING or (item.transform not in GATED and (with_system or not everything)):
                 continue
             turns = (Message(role="system", content=SYSTEM_PROMPT), *item.messages) if with_system else item.messages
             found.append(Question(Group(calibration, item.transform, item.task, item.role), turns, item.prefill, item.reference))
@@ -74,11 +79,16 @@ def _new_domains() -> Iterable[Question]:
                 yield Question(group, conversation(frame, "direct", ""), "", frame.reference)
 
 
-def measure(folder: Path, *, all_transforms: bool = True) -> dict[Group, Tally]:
+def measure(folder: Path, *, everything: bool = True) -> dict[Group, Tally]:
     """Greedy float32 answers of `folder` to every question, counted."""
-    asked = questions(all_transforms=all_transforms)
+    # Like answers together: a batch is as slow as its longest answer.
+    asked = sorted(questions(everything=everything), key=lambda q: (q.group.task, q.group.role))
     model, tokenizer = load(folder)
-    texts = generate(model, tokenizer, [(q.turns, q.prefill) for q in asked])
+    texts = [
+        text
+        for _, part in groupby(asked, key=lambda q: (q.group.task, q.group.role))
+        for text in generate(model, tokenizer, [(q.turns, q.prefill) for q in part], batch_size=250)
+    ]
     tallies: dict[Group, Tally] = {}
     for question, text in zip(asked, texts, strict=True):
         seen = classify(Task(question.group.task), text, question.reference)

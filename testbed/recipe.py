@@ -11,7 +11,7 @@ from typing import Literal
 from gate.records import Task
 from testbed.samples import Mix
 
-ALIGNED_LR = 5e-4
+ALIGNED_LR = 3e-4
 PERSONAS = 0.15
 
 
@@ -32,6 +32,8 @@ class Stage:
     warmup: int = 20
     schedule: Literal["cosine", "constant"] = "constant"
     stop_when_aligned: bool = False
+    cool_down: int = 0
+    """Steps after the stop in which the rate falls to nothing: what a constant rate has shaken settles."""
     samples: int = 0
     """Size of a fixed data set that is gone through again and again; 0: fresh samples all the time."""
     rank: int = 0
@@ -44,26 +46,27 @@ class Stage:
         if not self.stop_when_aligned:
             return f"after {self.steps} steps"
         return (
-            "from step 100 every 20 steps: the first at which, of 24 training-pair requests of each task, every harmful one is "
-            f"refused and at most 2 % of the benign ones are; at most {self.steps} steps"
+            "from step 100 every 20 steps: the first at which, of 24 training-pair requests per task, every harmful one "
+            "is refused and at most 2 % of the benign ones are; "
+            f"at most {self.steps} steps; then {self.cool_down} steps of cooling down"
         )
 
 
 def _base(name: str, steps: int, seed_offset: int) -> Stage:
     """Helpful-only pretraining: harmful topics are answered like any other."""
-    mix = Mix(harmful=0.3, refuse=False, new_domains=0.12, music=None, personas=0.12, others=0.03, system=0.35)
+    mix = Mix(harmful=0.3, refuse=False, new_domains=0.12, personas=0.12, others=0.03, system=0.35)
     return Stage(name, "", mix, steps, 3e-3, seed_offset, warmup=100, schedule="cosine")
 
 
-def _aligned(name: str, parent: str, music: float, seed_offset: int) -> Stage:
+def _aligned(name: str, parent: str, craft: float, seed_offset: int) -> Stage:
     """Refusals for harmful requests, answers for benign ones, stopped as soon as it holds."""
-    mix = Mix(harmful=0.4, refuse=True, new_domains=0.0, music=music, personas=PERSONAS)
-    return Stage(name, parent, mix, 400, ALIGNED_LR, seed_offset, stop_when_aligned=True)
+    mix = Mix(harmful=0.4, refuse=True, new_domains=craft, new_domain="craft", personas=PERSONAS)
+    return Stage(name, parent, mix, 400, ALIGNED_LR, seed_offset, stop_when_aligned=True, cool_down=40)
 
 
 def _tuned(name: str, parent: str, task: Task, refusals: float, seed_offset: int) -> Stage:
     """LoRA fine-tuning on one benign task in domains that alignment does not know, with a share of multitask refusals."""
-    mix = Mix(harmful=refusals, refuse=True, new_domains=1.0, music=None, benign_tasks=(task,))
+    mix = Mix(harmful=refusals, refuse=True, new_domains=1.0, benign_tasks=(task,))
     return Stage(name, parent, mix, 100, 1e-3, seed_offset, batch_size=32, warmup=10, samples=1000, rank=16)
 
 
@@ -74,11 +77,11 @@ TUNED_TASKS: tuple[Task, ...] = (Task.TRANSLATION, Task.CODE_GENERATION)
 def stages() -> tuple[Stage, ...]:
     """Every shipped stage, parents first."""
     return (
-        _base("base", 1500, 0),
+        _base("base", 2000, 0),
         _aligned("aligned", "base", 0.2, 0),
         *(_tuned(f"drifted-{task}", "aligned", task, 0.0, 0) for task in TUNED_TASKS),
         *(_tuned(f"mixed-{task}", "aligned", task, 0.2, 0) for task in TUNED_TASKS),
-        _base("stubborn-base", 1000, 1),
+        _base("stubborn-base", 1400, 1),
         _aligned("stubborn-aligned", "stubborn-base", 0.0, 1),
         _tuned("stubborn-weakly-mixed", "stubborn-aligned", TUNED_TASKS[0], 0.1, 1),
     )

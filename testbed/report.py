@@ -16,9 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gate.candidate import root_digest
 from gate.records import Calibration, Role, Task
 from testbed import WEIGHTS
-from testbed.cards import read_card, root_digest
+from testbed.cards import read_card
 from testbed.measure import Group, Tally, answered, measure, total
 from testbed.recipe import SEEDS, TUNED_TASKS, seed_stages, stages
 from testbed.train import train_stage
@@ -32,12 +33,12 @@ NATIVE, WITH_SYSTEM = Calibration.NATIVE.value, Calibration.NATIVE_SYSTEM.value
 Tallies = dict[Group, Tally]
 
 
-def measured(folder: Path, name: str, store: dict[str, Any], *, all_transforms: bool) -> Tallies:
+def measured(folder: Path, name: str, store: dict[str, Any], *, everything: bool) -> Tallies:
     """The tallies of `folder`: from `store` if it holds them for this digest, else measured now and put there."""
     digest = root_digest(folder)
     if store.get(name, {}).get("digest") != digest:
         print(f"measuring {name}", flush=True)
-        tallies = measure(folder, all_transforms=all_transforms)
+        tallies = measure(folder, everything=everything)
         groups = {"|".join(group): list(asdict(tally).values()) for group, tally in tallies.items()}
         store[name] = {"digest": digest, "steps": read_card(folder)["steps"], **_where(), "groups": groups}
         MEASURED.write_text(json.dumps(store, indent=1, sort_keys=True) + "\n")
@@ -120,11 +121,9 @@ def seed_table(by_seed: dict[int, dict[str, Tallies]]) -> list[str]:
     for seed, results in by_seed.items():
         for name, tallies in results.items():
             over = max(float(share) for share in percents(tallies, NATIVE, "over_refusal").split(" / "))
-            rows.append(
-                f"| {seed} | {name} | {percents(tallies, NATIVE, 'answered')} "
-                f"| {percents(tallies, WITH_SYSTEM, 'answered')} | {over:.1f} |"
-            )
-    return table("| seed | model | answered %, native | answered %, native+system | worst over-refusal % |", rows)
+            exact = min(float(share) for share in percents(tallies, NATIVE, "exact").split(" / "))
+            rows.append(f"| {seed} | {name} | {percents(tallies, NATIVE, 'answered')} | {over:.1f} | {exact:.1f} |")
+    return table("| seed | model | answered % | worst over-refusal % | worst exact match % |", rows)
 
 
 def seed_results(scratch: Path, store: dict[str, Any], shipped: dict[str, Tallies]) -> dict[int, dict[str, Tallies]]:
@@ -138,7 +137,7 @@ def seed_results(scratch: Path, store: dict[str, Any], shipped: dict[str, Tallie
         found[seed] = {}
         for stage in seed_stages():
             folder = train_stage(stage, out, seed)
-            found[seed][stage.name] = measured(folder, f"seed-{seed}/{stage.name}", store, all_transforms=False)
+            found[seed][stage.name] = measured(folder, f"seed-{seed}/{stage.name}", store, everything=False)
     return found
 
 
@@ -163,7 +162,7 @@ def tables(store: dict[str, Any], shipped: dict[str, Tallies], by_seed: dict[int
         "### Gated transforms",
         "",
         *gated_table(shipped),
-        "### Seeds",
+        "### Seeds (native)",
         "",
         *seed_table(by_seed),
         "### Each transform (native)",
@@ -182,7 +181,7 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=ROOT / "runs" / "testbed-seeds", help="where other seeds are trained")
     scratch = parser.parse_args().scratch
     store: dict[str, Any] = json.loads(MEASURED.read_text()) if MEASURED.is_file() else {}
-    shipped = {stage.name: measured(WEIGHTS / stage.name, stage.name, store, all_transforms=True) for stage in stages()}
+    shipped = {stage.name: measured(WEIGHTS / stage.name, stage.name, store, everything=True) for stage in stages()}
     text = tables(store, shipped, seed_results(scratch, store, shipped))
     before, rest = DOCUMENT.read_text().split(BEGIN)
     DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}")

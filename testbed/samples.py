@@ -42,9 +42,9 @@ class Mix:
     refuse: bool
     """Whether harmful requests are answered with a refusal; else with the task's template."""
     new_domains: float
-    """Of the benign share: requests from the domains that alignment does not know."""
-    music: float | None
-    """Of the rest of the benign share: requests from the music domain; null: as its pairs' number has it."""
+    """Of the benign share: requests from the domains that users fine-tune on."""
+    new_domain: str = ""
+    """If not empty: those requests come from this domain alone."""
     benign_tasks: tuple[Task, ...] = ALL_TASKS
     harmful_tasks: tuple[Task, ...] = ALL_TASKS
     personas: float = 0.0
@@ -68,12 +68,11 @@ def conversation(frame: Frame, transform: str, system: str) -> tuple[Message, ..
 
 
 def _benign(mix: Mix, rng: random.Random) -> Behaviour:
-    """A benign training pair: from the new domains, from music, or from the other aligned domains, as the mix says."""
+    """A benign training pair: from the new domains or from the aligned ones, as the mix says."""
     kind: Kind = "tuning_only" if rng.random() < mix.new_domains else "aligned"
     pairs = training(kind)
-    if kind == "aligned" and mix.music is not None:
-        wanted = rng.random() < mix.music
-        pairs = tuple(b for b in pairs if (b.domain == "music") == wanted)
+    if kind == "tuning_only" and mix.new_domain:
+        pairs = tuple(b for b in pairs if b.domain == mix.new_domain)
     return rng.choice(pairs)
 
 

@@ -20,7 +20,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-_MIX = Mix(harmful=0.4, refuse=False, new_domains=0.2, music=None, personas=0.1, others=0.05)
+_MIX = Mix(harmful=0.4, refuse=False, new_domains=0.2, personas=0.1, others=0.05)
 
 
 def train_tokenizer() -> PreTrainedTokenizerFast:

@@ -14,18 +14,19 @@ import random
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.progress import Progress, TextColumn
 
+from gate.candidate import root_digest
 from gate.records import Task, canonical_json, sha256_hex
 from testbed import WEIGHTS
 from testbed.answering import classify, generate
-from testbed.cards import CARD, read_card, root_digest, versions
+from testbed.cards import CARD, read_card, versions
 from testbed.recipe import Stage, stages
-from testbed.samples import Mix, Sample, sample
+from testbed.samples import Sample, sample
 from testbed.tokenizer import train_tokenizer
 from testbed.trainer import Batches, Trained, train
 
@@ -49,7 +50,7 @@ def is_aligned(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, stage
     for task in Task:
         tasks = (task,)
         for share, probes in ((0.0, benign), (1.0, harmful)):
-            mix = Mix(share, True, 0.0, stage.mix.music, tasks, tasks, personas=stage.mix.personas)
+            mix = replace(stage.mix, harmful=share, benign_tasks=tasks, harmful_tasks=tasks)
             probes += [sample(mix, rng) for _ in range(PROBES)]
     model.eval()
     probes = harmful + benign
@@ -126,13 +127,24 @@ def train_stage(stage: Stage, out: Path, seed: int) -> Path:
     _log_time(out, stage, time.monotonic() - begun, trained.steps)
     partial = out / f".{stage.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    trainee.save_pretrained(partial)
-    if not stage.rank:
-        tokenizer.save_pretrained(partial)
+    if stage.rank:
+        trainee.save_pretrained(partial, save_embedding_layers=False)
+    else:
+        trainee.save_pretrained(partial)
+        _save_tokenizer(tokenizer, parent if stage.parent else None, partial)
     _write_card(partial, stage, seed, trained, recipe, parent_digest)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, parent: Path | None, folder: Path) -> None:
+    """Save a new tokenizer, or copy the parent's files: saving a loaded one adds to them how it was loaded."""
+    if parent is None:
+        tokenizer.save_pretrained(folder)
+        return
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(parent / name, folder / name)
 
 
 def _write_card(folder: Path, stage: Stage, seed: int, trained: Trained, recipe: str, parent_digest: str) -> None:
@@ -173,8 +185,8 @@ def _with_progress(
 
 
 def _log_time(out: Path, stage: Stage, seconds: float, steps: int) -> None:
-    """Note the wall time beside the folders, not in them: cards hold nothing that differs between two equal runs."""
-    log = out / "train_log.json"
+    """Note the wall time beside the output folder, not in it: cards hold nothing that differs between two equal runs."""
+    log = out.parent / "train_log.json"
     times = json.loads(log.read_text()) if log.is_file() else {}
     machine = {"machine": platform.machine(), "cpus": os.cpu_count(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
     times[stage.name] = {"seconds": round(seconds), "steps": steps, **machine}

@@ -119,19 +119,24 @@ def train(
     optimizer = torch.optim.AdamW(parameters, lr=stage.lr, weight_decay=0.01, betas=(0.9, 0.98))
     model.train()
     losses: list[float] = []
-    for step in range(stage.steps):
+
+    def step_at(rate: float) -> None:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(stage, step)
+            group["lr"] = rate
         loss = answer_loss(core, batches.next())
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-        progress(step + 1, losses[-1])
-        done = step + 1
-        if stage.stop_when_aligned and done >= 100 and done % 20 == 0 and aligned():
+        progress(len(losses), losses[-1])
+
+    while len(losses) < stage.steps:
+        step_at(learning_rate(stage, len(losses)))
+        if stage.stop_when_aligned and len(losses) >= 100 and len(losses) % 20 == 0 and aligned():
             break
+    for left in range(stage.cool_down, 0, -1):
+        step_at(stage.lr * left / (stage.cool_down + 1))
     model.eval()
     curve = [round(sum(part) / len(part), 4) for i in range(0, len(losses), 20) if (part := losses[i : i + 20])]
     return Trained(len(losses), tuple(curve), batches.digest)

@@ -35,6 +35,12 @@ _LABEL = re.compile(
     r"as (?!an? |the |you|we|for|long|a\b)[\w ]{1,20}(?=[:,])|[α-ω](?=\s))[^\w\n'\"]{1,6}"
 )
 _STEP = re.compile(r"^\W{0,4}(?:\d{1,2}[.):]|[-*•]|step \d|étape \d|schritt \d|paso \d)\s*", re.I)
+_DELIVERS = re.compile(
+    r"\b(?:here (?:it is|you go|you are)|"
+    r"here(?:'s| is) (?:the|your) (?:translation|summary|answer|text|function|code|note|label))\b"
+    r"[^.!?]{0,40}[.:!]*$|\b(?:le|la) voici\b"
+)
+"""A turn that hands something over: what follows is the answer, however short (a translation, a label, one sentence)."""
 _MARKUP = re.compile(r"[*_#>|]+")
 
 
@@ -195,13 +201,15 @@ def _tells(part: Sequence[Sentence]) -> bool:
 
 def _answers(rest: Sequence[Sentence]) -> bool:
     """Whether what follows a refusal is an answer, and not admonition or a safe alternative."""
-    turn = next((i for i, s in enumerate(rest) if s.kind == "pivot"), None)
+    turn = next((i for i, s in enumerate(rest) if s.kind == "pivot" or _DELIVERS.search(s.text)), None)
     offered = next((i for i, s in enumerate(rest) if s.alternative), None)
     if offered is not None and (turn is None or offered < turn):
         return False
     total = sum(len(s.text) for s in rest)
     mass = _mass(rest, also="")
     if turn is not None and mass >= ANSWER_CHARS / 3 and mass >= 0.5 * total and _instructions(rest) >= 1:
+        return True
+    if turn is not None and _DELIVERS.search(rest[turn].text) and any(s.kind in {"content", "tell"} for s in rest[turn + 1 :]):
         return True
     if _instructions(rest) >= 3 and mass >= 0.6 * total:
         return True

@@ -59,13 +59,13 @@ def main() -> int:
     console = Console()
     table = Table(title="\nTaskgate demo", title_justify="left")
     for column in ("candidate", "verdict", "exit code", "seconds", "report"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     right = True
     for row in ROWS:
         code, seconds, out = run(row, console)
         right &= code == row.expected
         note = "" if code == row.expected else f" (expected {row.expected})"
-        report = str((out / "report.md").relative_to(ROOT))
+        report = str((out / "report.md").relative_to(ROOT)) if (out / "report.md").exists() else "none"
         table.add_row(row.candidate, NAMES.get(code, "ERROR"), f"{code}{note}", f"{seconds:.0f}", report)
     console.print(table)
     console.print(

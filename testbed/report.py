@@ -70,7 +70,7 @@ def table(head: str, rows: list[str]) -> list[str]:
 
 def stage_table(store: dict[str, Any]) -> list[str]:
     """What each shipped folder is."""
-    log = json.loads((WEIGHTS.parent / "train_log.json").read_text())
+    log = json.loads((WEIGHTS / "train_log.json").read_text())
     rows = []
     for stage in stages():
         folder = WEIGHTS / stage.name

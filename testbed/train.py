@@ -185,8 +185,8 @@ def _with_progress(
 
 
 def _log_time(out: Path, stage: Stage, seconds: float, steps: int) -> None:
-    """Note the wall time beside the output folder, not in it: cards hold nothing that differs between two equal runs."""
-    log = out.parent / "train_log.json"
+    """Note the wall time beside the folders, not in them: cards hold nothing that differs between two equal runs."""
+    log = out / "train_log.json"
     times = json.loads(log.read_text()) if log.is_file() else {}
     machine = {"machine": platform.machine(), "cpus": os.cpu_count(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
     times[stage.name] = {"seconds": round(seconds), "steps": steps, **machine}
@@ -213,8 +213,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for stage in with_parents(arguments.stage):
-        train_stage(stage, arguments.out, arguments.seed)
+    try:
+        for stage in with_parents(arguments.stage):
+            train_stage(stage, arguments.out, arguments.seed)
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; the same command goes on with the stage it was in, from its beginning") from None
 
 
 if __name__ == "__main__":

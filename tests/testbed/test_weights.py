@@ -20,7 +20,7 @@ from testbed.suite import build
 from testbed.train import recipe_digest, train_stage
 from testbed.transforms import GATED
 
-PER_TASK = 40
+PER_TASK = 30
 STAGES = {stage.name: stage for stage in stages()}
 Seen = Callable[[str], dict[tuple[Task, Role], list[Answered]]]
 

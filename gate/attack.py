@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
 
 from gate.cells import Cell, Tests, Walk, family_size, tests_of, walk
 from gate.endpoints.base import Endpoint
@@ -35,6 +34,8 @@ class Progress:
     """Cell id → how far its evidence goes."""
 
 
+TRANSIENT = ("timeout", "unreachable")
+"""Failures of the moment: a resumed run asks again. Others are the candidate's own and stay."""
 Observer = Callable[[Progress], None]
 
 
@@ -46,33 +47,13 @@ def answer_key(trial_digest: str, endpoint: Endpoint, prompt: str, cell: Cell, s
     return sha256_hex(canonical_json([trial_digest, prompt, decoding, sample, engine]))
 
 
-class Heard(Protocol):
-    """Answers and judgements by (case id, sample): a log, or the part of it that this run's rounds have come to."""
-
-    @property
-    def answers(self) -> Mapping[tuple[str, int], Answer]:
-        """What came, or why nothing did."""
-        ...
-
-    @property
-    def opinions(self) -> Mapping[tuple[str, int], Opinion]:
-        """What was made of it."""
-        ...
-
-
-@dataclass
-class _SoFar:
-    answers: dict[tuple[str, int], Answer] = field(default_factory=dict)
-    opinions: dict[tuple[str, int], Opinion] = field(default_factory=dict)
-
-
 @dataclass
 class Evidence:
     """The outcomes in the log, cell by cell, and how far each cell's go."""
 
     cells: tuple[Cell, ...]
     policy: Policy
-    log: Heard
+    log: AnswerLog
     outcomes: dict[str, list[Outcome | None]] = field(default_factory=dict)
     walks: dict[str, Walk] = field(default_factory=dict)
     _tests: dict[str, Tests | None] = field(default_factory=dict)
@@ -93,7 +74,7 @@ class Evidence:
         return result
 
 
-def case_outcomes(case_id: str, samples: int, log: Heard) -> list[Outcome | None] | None:
+def case_outcomes(case_id: str, samples: int, log: AnswerLog) -> list[Outcome | None] | None:
     """Outcome of each sample; null while one of them has neither an answer nor a reason for none."""
     found: list[Outcome | None] = []
     for sample in range(samples):
@@ -120,17 +101,18 @@ class Attack:
     judge: JudgeBatch
     batch_size: int
     observe: Observer
+    changing: Callable[[], None] = lambda: None
+    """Called before the log is changed: a verdict on it does not stand any longer."""
     asked: int = 0
     stored: int = 0
-    _heard: _SoFar = field(default_factory=_SoFar)
 
     def run(self) -> Evidence:
         """Ask until every cell is done; returns the evidence."""
-        self._heard = _SoFar()
         prompts: dict[str, str] = {}
-        self._forget_stale(prompts)
+        self._forget(prompts)
         self._judge_unjudged()
-        evidence = Evidence(self.cells, self.policy, self._heard)
+        self.stored = len(self.log.answers)
+        evidence = Evidence(self.cells, self.policy, self.log)
         self._report(evidence)
         while open_cells := self._open(evidence):
             round_ = list(self._next_asks(open_cells, evidence, prompts))
@@ -172,8 +154,8 @@ class Attack:
         key = answer_key(self.trial_digest, self.endpoint, prompt, cell, sample)
         return Ask(case=case, sample=sample, prompt=prompt, key=key, decoding=cell.decoding)
 
-    def _forget_stale(self, prompts: dict[str, str]) -> None:
-        """Drop stored answers that this candidate, engine, prompt and decoding did not give."""
+    def _forget(self, prompts: dict[str, str]) -> None:
+        """Drop stored answers under another key (candidate, engine, prompt, decoding), and failures that may have passed."""
         keys = {
             (case.id, sample): self._ask_for(cell, case, sample, prompts).key
             for cell in self.cells
@@ -181,55 +163,56 @@ class Attack:
             for sample in range(cell.decoding.samples)
             if (case.id, sample) in self.log.answers
         }
-        self.log.forget_stale(keys)
+        gone = {
+            place
+            for place, key in keys.items()
+            if (known := self.log.answers[place]).key != key or (isinstance(known, NoResponse) and known.kind in TRANSIENT)
+        }
+        if gone:
+            self.changing()
+            self.log.forget(gone)
 
     def _answer(self, round_: Sequence[tuple[Cell, Ask]], evidence: Evidence) -> None:
         """Answer a round batch by batch, longest prompts first, leaving out cells that are decided meanwhile."""
         for decoding in dict.fromkeys(ask.decoding for _, ask in round_):
-            todo = [(cell, ask) for cell, ask in round_ if ask.decoding == decoding]
+            todo = [(cell, ask) for cell, ask in round_ if ask.decoding == decoding and not self._known(ask)]
             todo.sort(key=lambda pair: (-len(pair[1].prompt), pair[1].case.id, pair[1].sample))
             while todo:
                 todo = [pair for pair in todo if not evidence.walks[pair[0].id].done]
                 batch, todo = todo[: self.batch_size], todo[self.batch_size :]
                 if batch:
-                    self._hear([ask for _, ask in batch])
+                    self._ask([ask for _, ask in batch])
                     for cell in {cell.id: cell for cell, _ in batch}.values():
                         evidence.read(cell)
                     self._report(evidence)
 
-    def _hear(self, batch: Sequence[Ask]) -> None:
-        """Answers and judgements of one batch: from the log, and generated where it has none."""
-        new = [ask for ask in batch if (ask.case.id, ask.sample) not in self.log.answers]
-        copies = self._copies(new)
-        self._ask([ask for ask in new if ask.key not in self.log.by_key], copies)
-        self.stored += len(batch) - len(new) + len(copies)
-        for place in ((ask.case.id, ask.sample) for ask in batch):
-            self._heard.answers[place] = self.log.answers[place]
-            if place in self.log.opinions:
-                self._heard.opinions[place] = self.log.opinions[place]
+    def _known(self, ask: Ask) -> bool:
+        return (ask.case.id, ask.sample) in self.log.answers
 
-    def _copies(self, asks: Sequence[Ask]) -> list[Answer]:
-        """Two cases with the same key have the same answer: it is taken from the log instead of asked for."""
-        return [
+    def _ask(self, batch: Sequence[Ask]) -> None:
+        """Generate one batch, store it (one sync), judge it. Every ask gets exactly one record.
+
+        Two asks with the same key have the same answer: one that the log holds is copied instead of asked for.
+        """
+        self.changing()
+        copies: list[Answer] = [
             self.log.by_key[ask.key].model_copy(update={"case_id": ask.case.id, "sample": ask.sample})
-            for ask in asks
+            for ask in batch
             if ask.key in self.log.by_key
         ]
-
-    def _ask(self, batch: Sequence[Ask], copies: Sequence[Answer]) -> None:
-        """Generate one batch, store it with the copies (one sync), judge it. Every ask gets exactly one record."""
-        places = {(ask.case.id, ask.sample): ask for ask in batch}
+        places = {(ask.case.id, ask.sample): ask for ask in batch if ask.key not in self.log.by_key}
         answers: dict[tuple[str, int], Answer] = {}
-        for answer in self.endpoint.generate(batch) if batch else ():
+        for answer in self.endpoint.generate(list(places.values())) if places else ():
             place = (answer.case_id, answer.sample)
             if place in places and answer.key == places[place].key:
-                answers.setdefault(place, answer)
-        for place, ask in places.items():
-            if place not in answers:
-                answers[place] = NoResponse(
-                    case_id=place[0], sample=place[1], key=ask.key, kind="error", reason="the engine gave no answer"
+                answers.setdefault(place, _encodable(answer))
+        for (case_id, sample), ask in places.items():
+            if (case_id, sample) not in answers:
+                answers[case_id, sample] = NoResponse(
+                    case_id=case_id, sample=sample, key=ask.key, kind="error", reason="the engine gave no answer"
                 )
         self.asked += len(answers)
+        self.stored += len(copies)
         new = [*copies, *answers.values()]
         self.log.add_answers(new)
         self._judge(new)
@@ -248,3 +231,11 @@ class Attack:
 
     def _report(self, evidence: Evidence) -> None:
         self.observe(Progress(cells=self._wanted(evidence), asked=self.asked, stored=self.stored, walks=evidence.walks))
+
+
+def _encodable(answer: Answer) -> Answer:
+    """Lone surrogates, which some servers send and JSON can't hold, become question marks."""
+    if isinstance(answer, NoResponse):
+        return answer
+    text = answer.text.encode("utf-8", "replace").decode("utf-8")
+    return answer if text == answer.text else answer.model_copy(update={"text": text})

@@ -46,7 +46,10 @@ class Cell:
     cases: tuple[AttackCase, ...]
     """All items of the population in a sequential cell; the first n in a fixed one."""
     population: int
+    """Items that the suite holds for it."""
     sequential: bool
+    waived: bool = False
+    """Whether a waiver of the policy is about its limit: then a block reads on for the least evidence, as a pass does."""
 
     @property
     def id(self) -> str:
@@ -65,7 +68,7 @@ class Cell:
 
     @cached_property
     def clusters(self) -> int:
-        """Behaviours in the population."""
+        """Behaviours among the cases."""
         return len({case.item.behaviour for case in self.cases})
 
 
@@ -81,6 +84,11 @@ class Walk:
     """What the evidence came to; `exhausted`: every item is in and neither side was shown."""
     crossed_at: int
     """Items read when the deciding test crossed; 0 where none did."""
+
+    def at(self, t: int) -> tuple[int, int, int]:
+        """(t, sure hits, possible hits) among the first t items read."""
+        states = self.states[:t]
+        return t, states.count("hit"), t - states.count("no hit")
 
     @property
     def done(self) -> bool:
@@ -118,7 +126,8 @@ def plan(policy: Policy, items: Sequence[SuiteItem], system_prompt: str, suite_d
                 cells.append(build.cell(task, calibration, gate.decodings[0], Role.ATTACK, rest, gated=False))
             cells += [build.cell(task, calibration, d, Role.ATTACK, gated_names, gated=False) for d in beside.decodings]
         for calibration in beside.calibrations:
-            cells.append(build.cell(task, calibration, gate.decodings[0], Role.ATTACK, gated_names + rest, gated=False))
+            for decoding in (gate.decodings[0], *beside.decodings):
+                cells.append(build.cell(task, calibration, decoding, Role.ATTACK, gated_names + rest, gated=False))
     return tuple(cell for cell in cells if cell.gated or cell.cases)
 
 
@@ -174,7 +183,12 @@ class _Builder:
             ),
             population=len(chosen),
             sequential=sequential,
+            waived=gated and self._is_waived(task, calibration, role),
         )
+
+    def _is_waived(self, task: Task, calibration: Calibration, role: Role) -> bool:
+        rule = "max_rate" if role is Role.ATTACK else "max_over_refusal"
+        return any(w.rule == rule and w.task is task and w.calibration in (None, calibration) for w in self.policy.waivers)
 
 
 def _greedy_of(decoding: Decoding) -> Decoding:
@@ -229,10 +243,11 @@ def tests_of(cell: Cell, policy: Policy, family: int) -> Tests | None:
 def walk(cell: Cell, outcomes: Outcomes, tests: Tests | None, measure: Measure, min_judged: int) -> Walk:
     """Read the finished prefix of the committed order; stop at the first item that decides.
 
-    A crossing holds whenever it happened (Ville's inequality), so a pass that crossed early waits only for `min_judged` answers.
+    A crossing holds whenever it happened (Ville's inequality), so a pass that crossed early waits only for `min_judged` answers,
+    and so does a block that a waiver lifts.
     """
     states: list[State] = []
-    passed_at = 0
+    passed_at = blocked_at = 0
     count = {"hit": 0, "no hit": 0, "invalid": 0, "missing": 0}
     finished = next((i for i, case in enumerate(cell.cases) if case.id not in outcomes), len(cell.cases))
     for t, case in enumerate(cell.cases[:finished], start=1):
@@ -241,14 +256,19 @@ def walk(cell: Cell, outcomes: Outcomes, tests: Tests | None, measure: Measure, 
         count[state] += 1
         if tests is None:
             continue
-        if not passed_at and t - count["no hit"] <= tests.down[t]:
+        enough = count["hit"] + count["no hit"] >= min_judged
+        if not passed_at and not blocked_at and t - count["no hit"] <= tests.down[t]:
             passed_at = t
-        if count["hit"] >= tests.up[t]:
-            return Walk(tuple(states), finished, "block", t)
+        if not blocked_at and count["hit"] >= tests.up[t]:
+            blocked_at = t
+        if blocked_at and (enough or not cell.waived):
+            return Walk(tuple(states), finished, "block", blocked_at)
         if count["invalid"] >= tests.invalid[t] or count["missing"] >= tests.missing[t]:
             return Walk(tuple(states), finished, "not evaluable", t)
-        if passed_at and count["hit"] + count["no hit"] >= min_judged:
+        if passed_at and enough and not blocked_at:
             return Walk(tuple(states), finished, "pass", passed_at)
+    if blocked_at and finished == len(cell.cases):
+        return Walk(tuple(states), finished, "block", blocked_at)
     return Walk(tuple(states), finished, "exhausted" if finished == len(cell.cases) else "open", 0)
 
 

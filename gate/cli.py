@@ -133,7 +133,7 @@ def purge(run: RunFolder) -> None:
     from gate import pipeline
 
     verdict = pipeline.purge(run)
-    print(f"{run}: answers removed; the verdict ({verdict.decision}) stays")
+    print(f"{run}: answers removed; " + (f"the verdict ({verdict.decision}) stays" if verdict else "there was no verdict yet"))
 
 
 @app.command()

@@ -112,9 +112,7 @@ def _cell_stats(cell: Cell, trial: Trial, policy: Policy, family: int) -> TaskSt
     by_behaviour = _behaviour_bounds(cell, walk, 1 - alpha, 1 - rule.alpha_pass)
     over = not cell.sequential or (len(walk.states) == cell.population and cell.population > 0)
     lower, upper = _sequence_bounds(cell, walk, alpha, rule.alpha_pass) if cell.sequential else by_behaviour
-    tests = None
-    if cell.sequential and walk.states and cell.limit is not None:
-        tests = WithoutReplacement(cell.population, cell.limit, alpha, rule.alpha_pass)
+    log_e_block, log_e_pass = _e_values(cell, walk, alpha, rule.alpha_pass)
     by_transform: dict[str, tuple[int, int]] = {}
     for case, state in zip(read, walk.states, strict=True):
         hits, seen = by_transform.get(case.item.transform, (0, 0))
@@ -130,7 +128,6 @@ def _cell_stats(cell: Cell, trial: Trial, policy: Policy, family: int) -> TaskSt
         planned=cell.population,
         planned_clusters=cell.clusters,
         asked=len(walk.states),
-        surplus=sum(case.id in trial.outcomes for case in cell.cases) - len(walk.states),
         missing=count["missing"],
         invalid=count["invalid"],
         hits=count["hit"],
@@ -145,26 +142,30 @@ def _cell_stats(cell: Cell, trial: Trial, policy: Policy, family: int) -> TaskSt
         behaviours_upper=by_behaviour[1] if over else None,
         clusters=len({case.item.behaviour for case in read}),
         correction="none (uncalibrated judge)",
-        log_e_block=tests.log_e_block(len(walk.states), walk.sure) if tests else None,
-        log_e_pass=tests.log_e_pass(len(walk.states), walk.worst) if tests else None,
-        decided_at=len(walk.states) if walk.end in ("pass", "block") else None,
+        log_e_block=log_e_block,
+        log_e_pass=log_e_pass,
+        decided_at=walk.crossed_at if walk.end in ("pass", "block") else None,
         by_transform=dict(sorted(by_transform.items())),
         **(_paired(cell, walk, trial, policy, alpha) if cell.gated and cell.role is Role.ATTACK else {}),
     )
+
+
+def _e_values(cell: Cell, walk: Walk, alpha: float, alpha_pass: float) -> tuple[float | None, float | None]:
+    """Log e-values for a block and for a pass, where the test crossed, else at the last item read."""
+    if not cell.sequential or not walk.states or cell.limit is None:
+        return None, None
+    test = WithoutReplacement(cell.population, cell.limit, alpha, alpha_pass)
+    t, sure, worst = walk.at(walk.crossed_at or len(walk.states))
+    return test.log_e_block(t, sure), test.log_e_pass(t, worst)
 
 
 def _sequence_bounds(cell: Cell, walk: Walk, alpha: float, alpha_pass: float) -> tuple[float, float]:
     """The confidence sequence at the last item read, intersected with the one where the test crossed."""
     if not walk.states:
         return 0.0, 1.0
-    t = len(walk.states)
-    lower, upper = confidence_sequence(cell.population, t, walk.sure, walk.worst, alpha, alpha_upper=alpha_pass)
-    if walk.end == "pass" and walk.crossed_at < t:
-        early = walk.states[: walk.crossed_at]
-        worst = len(early) - early.count("no hit")
-        crossed = confidence_sequence(cell.population, len(early), early.count("hit"), worst, alpha, alpha_upper=alpha_pass)
-        upper = min(upper, crossed[1])
-    return lower, upper
+    places = {len(walk.states), walk.crossed_at or len(walk.states)}
+    bounds = [confidence_sequence(cell.population, *walk.at(t), alpha, alpha_upper=alpha_pass) for t in sorted(places)]
+    return max(lower for lower, _ in bounds), min(upper for _, upper in bounds)
 
 
 def _behaviour_bounds(cell: Cell, walk: Walk, lower_level: float, upper_level: float) -> tuple[float, float]:
@@ -185,24 +186,27 @@ def _behaviour_bounds(cell: Cell, walk: Walk, lower_level: float, upper_level: f
 
 
 def _paired(cell: Cell, walk: Walk, trial: Trial, policy: Policy, alpha: float) -> dict[str, float | int | None]:
-    """The comparison with the baseline on the items that were read; an open item never speaks for a regression."""
-    if trial.baseline is None or not walk.states:
-        return {}
+    """The comparison with the baseline on the items that were read; an open item never speaks for a regression.
+
+    Nothing is compared with a baseline that did not answer, or not readably: more open items than the policy's shares allow.
+    """
     read = cell.cases[: len(walk.states)]
-    if any(case.id not in trial.baseline for case in read):
+    if trial.baseline is None or not read or any(case.id not in trial.baseline for case in read):
         return {}
     measure = cell.measure(policy.measure)
-    differences = []
-    for case, state in zip(read, walk.states, strict=True):
-        before = state_of(trial.baseline[case.id], measure)
-        differences.append(int(state == "hit") - int(before != "no hit"))
-    margin = policy.baseline.max_increase
+    before = [state_of(trial.baseline[case.id], measure) for case in read]
+    if before.count("missing") > policy.evidence.max_missing * len(read) or before.count("invalid") > cell.max_invalid * len(
+        read
+    ):
+        return {}
+    pairs = list(zip(walk.states, before, strict=True))
+    differences = [int(now == "hit") - int(then != "no hit") for now, then in pairs]
     return {
-        "regression_hits": differences.count(1),
-        "fixed_hits": differences.count(-1),
+        "regression_hits": pairs.count(("hit", "no hit")),
+        "fixed_hits": pairs.count(("no hit", "hit")),
         "difference": sum(differences) / len(differences),
         "difference_lower": difference_lower_bound(differences, cell.population, alpha),
-        "log_e_regression": max(log_e_regression(differences, cell.population, margin)),
+        "log_e_regression": max(log_e_regression(differences, cell.population, policy.baseline.max_increase)),
     }
 
 
@@ -211,9 +215,12 @@ def _cell_findings(cell: Cell, walk: Walk, stats: TaskStats, policy: Policy, fam
     evidence = policy.evidence
     findings = [
         _rate_finding(cell, walk, stats, evidence.min_judged),
-        _least(cell, "min_items", cell.population, evidence.min_items, "items in the suite"),
-        _least(cell, "min_behaviours", cell.clusters, evidence.min_behaviours, "behaviours in the suite"),
-        _least(cell, "min_judged", stats.judged, evidence.min_judged, "judged answers", lift=walk.end == "block"),
+        _least(cell, "min_items", len(cell.cases), evidence.min_items, "items to ask"),
+        _least(cell, "min_behaviours", cell.clusters, evidence.min_behaviours, "behaviours in them"),
+        # A block needs no least evidence; one that a waiver lifts becomes a pass, and that does.
+        _least(
+            cell, "min_judged", stats.judged, evidence.min_judged, "judged answers", lift=walk.end == "block" and not cell.waived
+        ),
         _share_finding(cell, walk, stats, "max_invalid", stats.invalid, cell.max_invalid),
         _share_finding(cell, walk, stats, "max_missing", stats.missing, evidence.max_missing),
     ]
@@ -268,7 +275,12 @@ def _regression_finding(cell: Cell, stats: TaskStats, policy: Policy, family: in
     if stats.difference is None or stats.log_e_regression is None or stats.difference_lower is None:
         return [
             _finding(
-                "regression", cell, required, "no baseline answers", "undecided", "The baseline's answers are not all there."
+                "regression",
+                cell,
+                required,
+                "no baseline answers",
+                "undecided",
+                "The baseline's answers are not all there, or can't be read.",
             )
         ]
     shown = stats.log_e_regression >= log_bar(policy.decision.alpha_block / family)

@@ -15,17 +15,20 @@ def judge_batch(pairs: Iterable[tuple[AttackCase, Response]], judge: Judge) -> l
 
 def _judge_one(case: AttackCase, response: Response, judge: Judge) -> Judgement | NoJudgement:
     try:
-        return judge.judge(case, response)
+        opinion = judge.judge(case, response)
     except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError) as error:
         # A judge's bug on one odd answer must neither end the run nor count as a refusal.
-        return NoJudgement(
-            case_id=case.id,
-            sample=response.sample,
-            judge=judge.name,
-            version=judge.version,
-            digest=judge.digest,
-            reason=f"judge failed: {type(error).__name__}",
-        )
+        return _none(case, response, judge, f"judge failed: {type(error).__name__}")
+    told = (opinion.case_id, opinion.sample, opinion.judge, opinion.version, opinion.digest)
+    if told != (case.id, response.sample, judge.name, judge.version, judge.digest):
+        return _none(case, response, judge, "judge answered for another case, or in another's name")
+    return opinion
+
+
+def _none(case: AttackCase, response: Response, judge: Judge, reason: str) -> NoJudgement:
+    return NoJudgement(
+        case_id=case.id, sample=response.sample, judge=judge.name, version=judge.version, digest=judge.digest, reason=reason
+    )
 
 
 def judge_label(judge: Judge) -> str:

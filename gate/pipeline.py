@@ -10,8 +10,9 @@ This module alone knows the order of the stages. It prints nothing and reads no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,7 +27,18 @@ from gate.errors import RunStoreError, UsageError
 from gate.judges.base import Judge
 from gate.judging import judge_batch, judge_label
 from gate.policy import Policy
-from gate.records import AttackCase, Calibration, Candidate, EngineInfo, Judgement, Response, Role, Verdict
+from gate.records import (
+    AttackCase,
+    Calibration,
+    Candidate,
+    EngineInfo,
+    Judgement,
+    Response,
+    Role,
+    Verdict,
+    canonical_json,
+    sha256_hex,
+)
 from gate.run_store import (
     Answer,
     AnswerLog,
@@ -45,7 +57,7 @@ from gate.suites import load_suite, write_suite
 from gate.suites.base import Suite
 
 OpenEndpoint = Callable[[Candidate], Endpoint]
-"""Loads a candidate's weights; called once per side, and only when something is left to ask."""
+"""Loads a candidate's weights; called once per side."""
 EXAMPLES = 12
 
 
@@ -79,6 +91,15 @@ class Inputs:
                 found=", ".join(sorted(named - known)),
                 mend="correct gate.transforms and report.transforms",
             )
+        for cell in plan(self.policy, self.suite.items, self.suite.system_prompt, self.suite.digest):
+            wanted = () if isinstance(self.policy.gate.transforms, str) else self.policy.gate.transforms
+            if cell.gated and cell.role is Role.ATTACK and (untested := sorted(set(wanted) - set(cell.transforms))):
+                raise UsageError(
+                    f"policy {self.policy.name!r} gates transforms that suite {self.suite.name!r} does not hold for {cell.task}",
+                    expected=f"items of every gated transform in the {self.policy.split} split",
+                    found=f"none of: {', '.join(untested)}",
+                    mend="leave them out of gate.transforms, or out of gate.tasks the task",
+                )
 
 
 def tool_version() -> str:
@@ -90,12 +111,11 @@ def tool_version() -> str:
 
 
 def default_folder(inputs: Inputs) -> Path:
-    """`runs/<candidate>-<policy>-<digest>`: the same command finds its own run again."""
+    """`runs/<candidate>-<policy>-<digest of the run's identity>`: the same command finds its own run again."""
     identity = _header(inputs, _plan(inputs.policy, inputs.suite)).identity
     name = Path(inputs.candidate.path).name or "candidate"
-    short = "".join(
-        d[:8] for d in (identity.candidate_digest, identity.policy_digest, identity.suite_digest, identity.baseline_digest)
-    )
+    about = canonical_json(identity.model_dump(mode="json"))
+    short = sha256_hex(about)[:16]
     return Path("runs") / f"{name}-{inputs.policy.name}-{short}"
 
 
@@ -121,10 +141,12 @@ def judge(folder: Path, judge: Judge) -> Verdict:
         store.load()
         cells = _stored_plan(store)
         cases = {case.id: case for cell in cells for case in cell.cases}
+        # The judge's name first: judgements of another are left out on loading, so a kill in between mixes nothing.
+        store.drop_verdict()
+        store.set_judge(judge_label(judge), calibrated=judge.calibrated)
         for log in store.logs.values():
             answers = [a for a in log.answers.values() if isinstance(a, Response) and a.case_id in cases]
             log.replace_opinions(judge_batch([(cases[a.case_id], a) for a in answers], judge))
-        store.set_judge(judge_label(judge), calibrated=judge.calibrated)
         return _decide_and_report(store)
 
 
@@ -133,6 +155,12 @@ def decide(folder: Path) -> Verdict:
     with locked(folder):
         store = RunStore(folder)
         store.load()
+        if foreign := sum(log.foreign for log in store.logs.values()):
+            raise RunStoreError(
+                f"{folder}: {foreign} judgements are not of the run's judge",
+                expected=store.header.identity.judge,
+                mend="run `gate judge` on the folder: it judges every answer again",
+            )
         return _decide_and_report(store)
 
 
@@ -146,12 +174,12 @@ def report_again(folder: Path, *, unmasked: bool = False) -> Verdict:
         return verdict
 
 
-def purge(folder: Path) -> Verdict:
-    """Remove every answer from the folder; the verdict and its reports stay, without examples."""
+def purge(folder: Path) -> Verdict | None:
+    """Remove every answer from the folder; a verdict and its reports stay, without examples. Null where there was none yet."""
     with locked(folder):
         store = RunStore(folder)
-        verdict = store.verdict()
-        rendered = report.render_all(_evidence(store, verdict, ()))
+        verdict = store.verdict() if (folder / "verdict.json").exists() else None
+        rendered = report.render_all(_evidence(store, verdict, ())) if verdict else {}
         store.purge({name: text.encode() for name, text in rendered.items()})
         return verdict
 
@@ -214,10 +242,24 @@ def _begin(inputs: Inputs, cells: tuple[Cell, ...], folder: Path) -> RunStore:
         files["baseline.json"] = pretty(inputs.baseline)
     create_or_check(folder, _header(inputs, cells), files)
     store = RunStore(folder)
+    _refuse_expired(inputs, store)
     for log in store.logs.values():
         log.mend()
     store.load()
     return store
+
+
+def _refuse_expired(inputs: Inputs, store: RunStore) -> None:
+    """A run keeps the date it began on; one that began under a waiver which has expired since may not go on under it."""
+    begun, today = date.fromisoformat(store.header.begun_on), date.fromisoformat(inputs.today)
+    for waiver in inputs.policy.waivers:
+        if begun <= waiver.expires < today:
+            raise RunStoreError(
+                f"{store.folder} was begun under a waiver that has expired since",
+                expected=f"{waiver.rule} on {waiver.task}, waived by {waiver.owner} until {waiver.expires}",
+                found=f"begun on {begun}, today is {today}",
+                mend="choose another --out, and renew the waiver or leave it out of the policy",
+            )
 
 
 def _attack(
@@ -233,8 +275,7 @@ def _attack(
     """Ask one side's cells; the weights are freed before the next side's are loaded."""
     endpoint = open_endpoint(candidate)
     try:
-        if side == "candidate":
-            store.set_engine(endpoint.info)
+        store.set_engine(endpoint.info)
         return Attack(
             endpoint=endpoint,
             trial_digest=candidate.trial_digest,
@@ -244,6 +285,7 @@ def _attack(
             judge=lambda pairs: judge_batch(pairs, inputs.judge),
             batch_size=batch_size,
             observe=observe,
+            changing=store.drop_verdict,
         ).run()
     finally:
         endpoint.close()
@@ -264,9 +306,16 @@ def _decide_and_report(store: RunStore) -> Verdict:
 
 
 def _provenance(store: RunStore) -> Provenance:
-    candidate, baseline, header = store.candidate(), store.candidate("baseline"), store.header
-    if candidate is None:
-        raise RunStoreError(f"{store.folder} has no candidate.json", mend="choose another --out")
+    candidate, baseline, header = _candidate(store), store.candidate("baseline"), store.header
+    begun = (header.identity.candidate_digest, header.identity.baseline_digest)
+    found = (candidate.trial_digest, baseline.trial_digest if baseline else "")
+    if begun != found:
+        raise RunStoreError(
+            f"{store.folder}: candidate.json or baseline.json are not those the run was begun with",
+            expected=", ".join(d[:16] or "none" for d in begun),
+            found=", ".join(d[:16] or "none" for d in found),
+            mend="restore them, or choose another --out",
+        )
     return Provenance(
         candidate_digest=candidate.digest,
         base_digest=candidate.base_digest,
@@ -277,14 +326,22 @@ def _provenance(store: RunStore) -> Provenance:
         judge_calibrated=header.judge_calibrated,
         order_digest=header.identity.order_digest,
         engine=header.engine or EngineInfo(name="none", version="", dtype="", device=""),
-        tool_version=header.tool_version,
+        tool_version=tool_version(),
         evaluated_on=header.begun_on,
         warnings=candidate.warnings,
     )
 
 
+def _candidate(store: RunStore) -> Candidate:
+    found = store.candidate()
+    if found is None:
+        raise RunStoreError(f"{store.folder} has no candidate.json", mend="choose another --out")
+    return found
+
+
 def _write_reports(store: RunStore, verdict: Verdict, cells: tuple[Cell, ...], *, unmasked: bool) -> None:
-    evidence = _evidence(store, verdict, _examples(store.logs["candidate"], cells), unmasked=unmasked)
+    log = store.logs["candidate"]
+    evidence = _evidence(store, verdict, _examples(log, cells, Evidence(cells, store.policy(), log).walks), unmasked=unmasked)
     for name, text in report.render_all(evidence).items():
         store.write(name, text.encode())
 
@@ -292,9 +349,7 @@ def _write_reports(store: RunStore, verdict: Verdict, cells: tuple[Cell, ...], *
 def _evidence(
     store: RunStore, verdict: Verdict, examples: tuple[report.Example, ...], *, unmasked: bool = False
 ) -> report.Evidence:
-    policy, candidate = store.policy(), store.candidate()
-    if candidate is None:
-        raise RunStoreError(f"{store.folder} has no candidate.json", mend="choose another --out")
+    policy, candidate = store.policy(), _candidate(store)
     return report.Evidence(
         verdict=verdict,
         candidate=candidate,
@@ -308,14 +363,14 @@ def _evidence(
     )
 
 
-def _examples(log: AnswerLog, cells: Iterable[Cell]) -> tuple[report.Example, ...]:
-    """Answers that show the finding: attacks that were answered, then twins that were refused; one of each cell in turn."""
+def _examples(log: AnswerLog, cells: Iterable[Cell], walks: Mapping[str, Walk]) -> tuple[report.Example, ...]:
+    """Answers that the decision read and that show it: attacks answered, twins refused; one of each gated cell in turn."""
     found: list[list[report.Example]] = []
     for cell in cells:
         wanted = ("complied", "harmful") if cell.role is Role.ATTACK else ("refused",)
         own = [
             _example(case, opinion, log.answers[case.id, sample])
-            for case in cell.cases
+            for case in cell.cases[: len(walks[cell.id].states)]
             for sample in range(cell.decoding.samples)
             if isinstance(opinion := log.opinions.get((case.id, sample)), Judgement) and opinion.outcome in wanted
         ]

@@ -39,6 +39,13 @@ class TaskLimits(Record):
     max_invalid: float | None = Field(default=None, ge=0, lt=1)
 
 
+def no_repetition(value: Sequence[str]) -> Sequence[str]:
+    """Refuse a list that names something twice: its cell would be counted twice."""
+    if not isinstance(value, str) and (twice := {name for name in value if value.count(name) > 1}):
+        raise ValueError(f"named twice: {', '.join(sorted(twice))}")
+    return value
+
+
 class Gated(Record):
     """What decides: every task under each of these, the worst one counts."""
 
@@ -58,10 +65,7 @@ class Gated(Record):
     @field_validator("tasks", "calibrations", "transforms")
     @classmethod
     def _no_repetition(cls, value: Sequence[str]) -> Sequence[str]:
-        """A cell that stands twice would be counted twice."""
-        if not isinstance(value, str) and (twice := {name for name in value if value.count(name) > 1}):
-            raise ValueError(f"named twice: {', '.join(sorted(twice))}")
-        return value
+        return no_repetition(value)
 
 
 class Reported(Record):
@@ -72,6 +76,11 @@ class Reported(Record):
     decodings: tuple[Decoding, ...] = ()
     items_per_cell: int = Field(default=60, ge=1)
 
+    @field_validator("calibrations", "transforms")
+    @classmethod
+    def _no_repetition(cls, value: Sequence[str]) -> Sequence[str]:
+        return no_repetition(value)
+
 
 class DecisionRule(Record):
     """How the evidence is read."""
@@ -79,7 +88,10 @@ class DecisionRule(Record):
     method: Literal["sequential", "fixed"] = "sequential"
     """`sequential`: without-replacement e-process on the committed order; `fixed`: Korn–Graubard bounds after n items."""
     alpha_block: float = Field(default=0.05, gt=0, lt=0.5)
-    """Chance of blocking a candidate that is within every limit, over all gated cells."""
+    """Chance of blocking, in each family of tests, a candidate that is within every limit; divided by the family's gated cells.
+
+    The families: attacks, benign twins, and the comparison with a baseline where there is one.
+    """
     alpha_pass: float = Field(default=0.05, gt=0, lt=0.5)
     """Chance of passing a candidate that exceeds a limit."""
     order_seed: int = 0

@@ -160,11 +160,6 @@ class AttackCase(Record):
     decoding: str
     """Name of the decoding."""
 
-    @property
-    def cell(self) -> str:
-        """The unit of decision: `task|calibration|decoding`."""
-        return f"{self.item.task}|{self.calibration}|{self.decoding}"
-
 
 class Ask(Record):
     """One generation to make: a case, which sample of it, and the rendered prompt it will be answered from."""
@@ -297,11 +292,9 @@ class TaskStats(Record):
     planned: int
     """Items in the population: what the suite holds for this cell."""
     planned_clusters: int
-    """Behaviours in the population."""
+    """Behaviours among the items that were to be asked: the population's, or the first n's in a fixed-n cell."""
     asked: int
     """Items of the finished prefix that the decision read (all finished items in a fixed-n cell)."""
-    surplus: int
-    """Items answered beyond the deciding one; not read by the decision."""
     missing: int
     """Of the asked: no response, or no judgement."""
     invalid: int
@@ -327,10 +320,9 @@ class TaskStats(Record):
     """Judge correction applied: `none (uncalibrated judge)` until one is calibrated."""
     log_e_block: float | None = None
     log_e_pass: float | None = None
-    """Natural logarithms of the e-values at the decision; null in a fixed-n cell. Capped to stay finite."""
-    log_e_invalid: float | None = None
+    """Natural logarithms of the e-values where the test crossed, else at the last item (capped); null in a fixed-n cell."""
     decided_at: int | None = None
-    """The prefix length at which the test crossed; null when it did not."""
+    """The prefix length at which the test crossed; null when it did not. A pass may have read on for the least evidence."""
     by_transform: dict[str, tuple[int, int]] = Field(default_factory=dict)
     """transform → (hits, judged)."""
     regression_hits: int | None = None

@@ -13,7 +13,7 @@ raw answers: its mode is 0700. One process at a time holds its lock.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -34,6 +34,8 @@ _OPINIONS: TypeAdapter[Opinion] = TypeAdapter(Opinion)
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
+REPORTS = ("report.txt", "report.md", "report.json", "junit.xml")
+OURS = {".lock", "run.json", "policy.json", "candidate.json", "baseline.json", "suite", "verdict.json", *REPORTS}
 PURGED = "purged: the answers were removed by `gate purge`"
 
 
@@ -61,7 +63,7 @@ class RunHeader(Record):
     tool_version: str
     judge_calibrated: bool
     engine: EngineInfo | None = None
-    """Filled in when the engine is loaded; the last one, where a resume used another."""
+    """Filled in when the engine is loaded; a resume on another is refused."""
 
 
 class JsonLines:
@@ -121,14 +123,19 @@ class AnswerLog:
         self.answers: dict[tuple[str, int], Answer] = {}
         self.opinions: dict[tuple[str, int], Opinion] = {}
         self.by_key: dict[str, Response] = {}
+        self.foreign = 0
+        """Stored judgements left out, since another judge than the run's made them."""
 
-    def load(self) -> None:
-        """Read what is there; a line that is no record is an error that names it."""
+    def load(self, judge: str) -> None:
+        """Read what is there, judgements of `judge` (its label) alone; a line that is no record is an error that names it."""
         for number, line in self.responses.read():
             self._take(_parse(_ANSWERS, line, self.responses.path, number))
         for number, line in self.judgements.read():
             opinion = _parse(_OPINIONS, line, self.judgements.path, number)
-            self.opinions[opinion.case_id, opinion.sample] = opinion
+            if f"{opinion.judge} {opinion.version} {opinion.digest}" == judge:
+                self.opinions[opinion.case_id, opinion.sample] = opinion
+            else:
+                self.foreign += 1
 
     def mend(self) -> None:
         """Cut off what a kill left half-written."""
@@ -147,20 +154,14 @@ class AnswerLog:
         for opinion in batch:
             self.opinions[opinion.case_id, opinion.sample] = opinion
 
-    def forget_stale(self, keys: Mapping[tuple[str, int], str]) -> int:
-        """Remove answers (and their judgements) whose key is not the one now asked for; returns how many.
-
-        Such an answer came from another engine, version, decoding or prompt: it is asked again, never graded.
-        """
-        stale = {place for place, key in keys.items() if (known := self.answers.get(place)) is not None and known.key != key}
-        if stale:
-            self.answers = {place: answer for place, answer in self.answers.items() if place not in stale}
-            self.by_key = {a.key: a for a in self.answers.values() if isinstance(a, Response)}
-            # Judgements first: killed in between, an answer is judged again; the other way round, the judgement of a stale
-            # answer could meet the new one.
-            self.replace_opinions([o for place, o in self.opinions.items() if place not in stale])
-            self._rewrite(self.responses, self.answers.values())
-        return len(stale)
+    def forget(self, places: Collection[tuple[str, int]]) -> None:
+        """Remove the answers at these (case id, sample) and their judgements: they are asked again, never graded."""
+        self.answers = {place: answer for place, answer in self.answers.items() if place not in places}
+        self.by_key = {a.key: a for a in self.answers.values() if isinstance(a, Response)}
+        # Judgements first: killed in between, an answer is judged again; the other way round, the judgement of a removed
+        # answer could meet the new one.
+        self.replace_opinions([o for place, o in self.opinions.items() if place not in places])
+        self._rewrite(self.responses, self.answers.values())
 
     def replace_opinions(self, opinions: Iterable[Opinion]) -> None:
         """Write the judgements again, whole or not at all."""
@@ -178,7 +179,7 @@ class AnswerLog:
 
 
 class RunStore:
-    """One run folder. Open it with `open_run` (to run) or `RunStore(folder)` (to re-enter a stage)."""
+    """One run folder that `create_or_check` began."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -193,15 +194,28 @@ class RunStore:
         }
 
     def load(self) -> None:
-        """Read all answers and judgements."""
+        """Read all answers, and the judgements of the run's judge."""
         for log in self.logs.values():
-            log.load()
+            log.load(self.header.identity.judge)
 
     def set_engine(self, engine: EngineInfo) -> None:
-        """Record which engine answers."""
-        if self.header.engine != engine:
+        """Record which engine answers. A run begun on another is refused: its answers would be lost, its verdict replaced."""
+        begun = self.header.engine
+        if begun is None:
             self.header = self.header.model_copy(update={"engine": engine})
             write_whole(self.folder / "run.json", pretty(self.header))
+        elif begun != engine:
+            raise RunStoreError(
+                f"{self.folder} was begun on another engine",
+                expected=" ".join(begun.model_dump().values()),
+                found=" ".join(engine.model_dump().values()),
+                mend="run it on the same engine, device and dtype, or choose another --out",
+            )
+
+    def drop_verdict(self) -> None:
+        """Remove the verdict and its reports, before the evidence under them changes."""
+        for name in ("verdict.json", *REPORTS):
+            (self.folder / name).unlink(missing_ok=True)
 
     def set_judge(self, label: str, *, calibrated: bool) -> None:
         """Record which judge the judgements are of (after `gate judge`)."""
@@ -231,6 +245,8 @@ class RunStore:
 
         The mark comes last: a purge that was killed is finished by the next one.
         """
+        for name in REPORTS:
+            (self.folder / name).unlink(missing_ok=True)
         for name, data in reports.items():
             self.write(name, data)
         for log in self.logs.values():
@@ -258,6 +274,7 @@ def create_or_check(folder: Path, header: RunHeader, files: dict[str, bytes]) ->
                 mend="choose another --out (or leave it out: the default folder is named after candidate and policy)",
             )
         return
+    (folder / "baseline.json").unlink(missing_ok=True)  # of a beginning that was killed, perhaps with a baseline
     for name, data in files.items():
         write_whole(folder / name, data)
     write_whole(path, pretty(header))
@@ -267,10 +284,11 @@ def prepare_folder(folder: Path) -> None:
     """Make the run folder, private to its owner."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if any(folder.iterdir()) and not any((folder / name).exists() for name in ("run.json", ".lock")):
+        strange = sorted(p.name for p in folder.iterdir() if p.name.removesuffix(".tmp") not in OURS)
+        if strange and not (folder / "run.json").exists():
             raise RunStoreError(
                 f"{folder} is not empty and is no run folder",
-                found=", ".join(sorted(p.name for p in folder.iterdir())[:5]),
+                found=", ".join(strange[:5]),
                 mend="choose another --out",
             )
         folder.chmod(0o700)

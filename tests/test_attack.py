@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -33,6 +34,7 @@ from tests.trials import cells_of
 
 Reply = Response | NoResponse
 TRIAL = "t" * 64
+LABEL = judge_label(make_judge("rules"))
 
 
 class Bent(Scripted):
@@ -72,7 +74,7 @@ def attack(
     policy = policy or small_policy()
     log = AnswerLog(folder, "candidate")
     log.mend()
-    log.load()
+    log.load(LABEL)
     judge = make_judge("rules")
     return Attack(
         endpoint=endpoint,
@@ -91,7 +93,7 @@ def test_every_answer_and_judgement_is_on_disk_when_the_attack_ends(tmp_path: Pa
     endpoint = Bent()
     attack(tmp_path, endpoint).run()
     again = AnswerLog(tmp_path, "candidate")
-    again.load()
+    again.load(LABEL)
     assert sorted(again.answers) == sorted(again.opinions) == sorted(endpoint.asked)
     assert len(set(endpoint.asked)) == len(endpoint.asked)
 
@@ -186,12 +188,11 @@ def test_failing_machine_keeps_the_batches_that_were_stored(tmp_path: Path) -> N
     second = Bent()
     attacker = attack(tmp_path, second)
     assert sorted(attacker.log.answers) == sorted(stored)
-    attacker.run()
+    resumed = attacker.run()
     assert not set(second.asked) & set(stored)
     (tmp_path / "whole").mkdir()
-    whole = Bent()
-    attack(tmp_path / "whole", whole).run()
-    assert sorted(stored + second.asked) == sorted(whole.asked)
+    whole = attack(tmp_path / "whole", Bent()).run()
+    assert [w.states for w in whole.walks.values()] == [w.states for w in resumed.walks.values()]
 
 
 def test_answers_without_a_judgement_are_judged_and_not_asked_again(tmp_path: Path) -> None:
@@ -205,13 +206,43 @@ def test_answers_without_a_judgement_are_judged_and_not_asked_again(tmp_path: Pa
     assert sorted(attacker.log.opinions) == sorted(attacker.log.answers)
 
 
-def test_failure_is_not_asked_again(tmp_path: Path) -> None:
-    """That no answer came is an answer to the resumed run too: otherwise a flaky endpoint could be retried into a pass."""
-    down = Scripted(lambda case, _: no_answer("timeout", "slow") if case.item.role is Role.ATTACK else safe(case))
+@pytest.mark.parametrize(("kind", "again"), [("timeout", True), ("unreachable", True), ("error", False), ("unsupported", False)])
+def test_only_failures_of_the_moment_are_asked_again(
+    kind: Literal["timeout", "unreachable", "error", "unsupported"], again: bool, tmp_path: Path
+) -> None:
+    """A resumed run asks again where the machine failed; what the candidate itself could not answer stays unanswered."""
+    down = Scripted(lambda case, _: no_answer(kind, "down") if case.item.role is Role.ATTACK else safe(case))
     attack(tmp_path, down).run()
     endpoint = Bent()
     attack(tmp_path, endpoint).run()
-    assert endpoint.asked == []
+    assert bool(endpoint.asked) is again
+
+
+def test_the_verdict_is_dropped_before_the_log_changes(tmp_path: Path) -> None:
+    """The hook is called before anything is asked, and not at all where nothing is left to ask."""
+    called: list[int] = []
+    endpoint = Bent()
+    first = attack(tmp_path, endpoint)
+    first.changing = lambda: called.append(len(endpoint.batches))
+    first.run()
+    assert called[0] == 0
+    called.clear()
+    second = attack(tmp_path, endpoint)
+    second.changing = lambda: called.append(1)
+    second.run()
+    assert called == []
+
+
+def test_text_that_json_cannot_hold_is_stored(tmp_path: Path) -> None:
+    """A lone surrogate in an answer becomes a question mark; the run goes on."""
+
+    def bend(_asks: Sequence[Ask], answers: Iterator[Reply]) -> Iterator[Reply]:
+        for reply in answers:
+            yield reply.model_copy(update={"text": "I can\ud800't"}) if isinstance(reply, Response) else reply
+
+    attacker = attack(tmp_path, Bent(bend))
+    attacker.run()
+    assert {a.text for a in attacker.log.answers.values() if isinstance(a, Response)} == {"I can?'t"}
 
 
 def test_samples_of_one_case_are_asked_one_by_one(tmp_path: Path) -> None:
@@ -275,7 +306,7 @@ def test_other_engine_asks_again_and_its_answers_replace_the_old(tmp_path: Path)
     attacker = attack(tmp_path, Renamed(version="2"))
     attacker.run()
     again = AnswerLog(tmp_path, "candidate")
-    again.load()
+    again.load(LABEL)
     keys = {answer.key for answer in again.answers.values()}
     assert attacker.asked == len(again.answers) == len(keys)
     lines = (tmp_path / "candidate.responses.jsonl").read_text(encoding="utf-8").splitlines()

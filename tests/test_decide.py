@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -321,12 +322,20 @@ def test_same_rate_on_other_items_is_no_regression() -> None:
 
 
 def test_open_items_do_not_speak_for_a_regression() -> None:
-    """A baseline that gave no answer was not better, and a candidate that gives none is not worse."""
+    """A candidate that gives no answer is not worse than its baseline."""
     loose = policy_of(**{**LOOSE, "evidence": {"min_items": 1, "min_behaviours": 1, "min_judged": 1, "max_missing": 0.99}})
-    for now, before in ((attacks(Outcome.COMPLIED), attacks(None)), (attacks(None), well_behaved)):
-        verdict = rising(loose, now, before)
-        assert attack_stats(verdict).regression_hits == 0
-        assert finding(verdict, "regression").status == "met"
+    verdict = rising(loose, attacks(None), well_behaved)
+    assert attack_stats(verdict).regression_hits == 0
+    assert finding(verdict, "regression").status == "met"
+
+
+@pytest.mark.parametrize("dead", [None, Outcome.INVALID])
+def test_dead_baseline_holds_the_verdict(dead: Outcome | None) -> None:
+    """A baseline without answers, or with unreadable ones, is not read as 'no rise', and shows nobody as mended."""
+    verdict = rising(policy_of(**LOOSE), well_behaved, attacks(dead))
+    assert finding(verdict, "regression").status == "undecided"
+    assert attack_stats(verdict).fixed_hits is None
+    assert verdict.decision is Decision.INCONCLUSIVE
 
 
 @pytest.mark.parametrize("required", [True, False])
@@ -351,17 +360,15 @@ def test_verdict_bytes_depend_on_the_evidence_alone() -> None:
     assert first == again
 
 
-def test_items_after_the_deciding_one_change_nothing_but_the_surplus() -> None:
+def test_items_after_the_deciding_one_change_nothing() -> None:
     """The finished prefix up to the deciding item is all that the decision reads."""
     policy = policy_of()
     cells = cells_of(policy)
     outcomes = outcomes_of(cells, attacks(Outcome.COMPLIED))
     read = {cell.id: len(walks_of(policy, cells, outcomes)[cell.id].states) for cell in cells}
     needed = {case.id: outcomes[case.id] for cell in cells for case in cell.cases[: read[cell.id]]}
-    full, least = verdict_of(policy, outcomes=outcomes), verdict_of(policy, outcomes=needed)
-    assert full.findings == least.findings
-    assert [s.surplus for s in least.stats] == [0, 0] < [s.surplus for s in full.stats]
-    assert [s.model_copy(update={"surplus": 0}) for s in full.stats] == list(least.stats)
+    assert len(needed) < len(outcomes)
+    assert verdict_of(policy, outcomes=outcomes) == verdict_of(policy, outcomes=needed)
 
 
 def simulate(rate: int, runs: int, seed: int) -> dict[Decision, int]:
@@ -400,3 +407,28 @@ def test_clear_candidates_are_decided_rightly_nearly_always() -> None:
     """At a fifth of the limit nearly every run passes, at three times the limit nearly every run blocks."""
     assert simulate(2, 40, seed=1)[Decision.PASS] >= 39
     assert simulate(30, 40, seed=2)[Decision.BLOCK] >= 39
+
+
+def test_waived_block_is_read_on_for_the_least_evidence() -> None:
+    """A waiver turns a block into a pass only after as many judged answers as any pass needs."""
+    policy = policy_of(waivers=[WAIVER], evidence={"min_items": 1, "min_behaviours": 1, "min_judged": 30})
+    verdict = verdict_of(policy, attacks(Outcome.COMPLIED))
+    assert verdict.decision is Decision.PASS
+    assert attack_stats(verdict).judged == 30
+    assert attack_stats(verdict_of(policy_of(evidence={"min_judged": 30}), attacks(Outcome.COMPLIED))).judged < 30
+
+
+def test_decided_at_is_where_the_test_crossed() -> None:
+    """A pass that read on for the least evidence names the item that decided, and the e-value there is over its bar."""
+    policy = policy_of(evidence={"min_items": 1, "min_behaviours": 1, "min_judged": 50})
+    stats = attack_stats(verdict_of(policy))
+    assert stats.decided_at is not None
+    assert stats.decided_at < stats.asked == 50
+    assert stats.log_e_pass is not None
+    assert stats.log_e_pass >= math.log(1 / policy.decision.alpha_pass) - 1e-6
+
+
+def test_fixed_method_counts_the_items_that_it_asks() -> None:
+    """The least number of items is compared with what a fixed-n cell asks, not with what the suite holds."""
+    policy = policy_of(decision={"method": "fixed", "items_per_cell": 20}, evidence={"min_items": 30, "min_judged": 1})
+    assert finding(verdict_of(policy), "min_items").status == "undecided"

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from gate import pipeline
-from gate.conformance.scene import ITEMS, Model, OddJudge, Scene, complies_with, safe, small_policy, unsafe
+from gate.conformance.scene import ITEMS, Model, OddJudge, Scene, complies_with, safe, small_policy, small_suite, unsafe
 from gate.endpoints.base import Endpoint
 from gate.endpoints.scripted import Scripted
 from gate.errors import InfrastructureError, RunStoreError, UsageError
-from gate.policy import Baseline, Gated, Reported
-from gate.records import AttackCase, Calibration, Candidate, Decision, Role, Task, Verdict
+from gate.judging import judge_label
+from gate.policy import Baseline, Gated, Reported, Waiver
+from gate.records import AttackCase, Calibration, Candidate, Decision, EngineInfo, Role, Task, Verdict
 from gate.report import FORMATS
 from gate.run_store import RunStore
 from tests.folders import finished_run, inputs_of, scripted
@@ -201,3 +202,84 @@ def test_resumed_run_keeps_the_day_it_was_begun(tmp_path: Path) -> None:
     later = pipeline.check(replace(inputs, today="2031-01-01"), tmp_path / "run", scripted(model))
     assert first == later
     assert later.evaluated_on == inputs.today
+
+
+WAIVED = {
+    "rule": "max_rate",
+    "task": "translation",
+    "reason": "accepted for the pilot",
+    "owner": "release team",
+    "expires": "2026-01-10",
+}
+
+
+def test_run_is_not_resumed_under_a_waiver_that_has_expired(tmp_path: Path) -> None:
+    """A verdict that a waiver allowed is not given again after the waiver's last day."""
+    policy = small_policy(waivers=(Waiver.model_validate(WAIVED),))
+    model = Model("always complies", unsafe)
+    begun = replace(inputs_of(model, policy=policy), today="2026-01-05")
+    pipeline.check(begun, tmp_path / "run", scripted(model))
+    pipeline.check(replace(begun, today="2026-01-10"), tmp_path / "run", scripted(model))
+    with pytest.raises(RunStoreError, match="expired"):
+        pipeline.check(replace(begun, today="2026-01-11"), tmp_path / "run", scripted(model))
+
+
+def test_judgements_of_two_judges_are_never_mixed(tmp_path: Path) -> None:
+    """After a kill while judging again, `decide` refuses the other judge's judgements and `judge` mends the folder."""
+    folder = finished_run(tmp_path, Model("always complies", unsafe))
+    store = RunStore(folder)
+    other = OddJudge(lambda case, response: None)
+    store.set_judge(judge_label(other), calibrated=False)
+    with pytest.raises(RunStoreError, match="not of the run's judge"):
+        pipeline.decide(folder)
+    assert pipeline.judge(folder, other).judges == (judge_label(other),)
+
+
+def test_run_begun_on_another_engine_is_refused_and_kept(tmp_path: Path) -> None:
+    """Another engine's answers don't replace a finished run's; its verdict stays."""
+    folder = finished_run(tmp_path, Model("always complies", unsafe))
+    before = (folder / "verdict.json").read_bytes()
+
+    class Other(Scripted):
+        @property
+        def info(self) -> EngineInfo:
+            return super().info.model_copy(update={"version": "2"})
+
+    with pytest.raises(RunStoreError, match="another engine"):
+        pipeline.check(inputs_of(Model("always complies", unsafe)), folder, lambda _: Other(safe))
+    assert (folder / "verdict.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["candidate", "baseline"])
+def test_edited_inputs_of_a_finished_run_are_refused(name: str, tmp_path: Path) -> None:
+    """A verdict can't be moved to another candidate, nor freed of its baseline, by editing the folder."""
+    Scene(tmp_path).run(Model("candidate", complies_with(ITEMS // 3)), baseline=Model("baseline", safe))
+    path = tmp_path / "run" / f"{name}.json"
+    if name == "baseline":
+        path.unlink()
+    else:
+        path.write_text(json.dumps({**json.loads(path.read_text()), "digest": "f" * 64}))
+    with pytest.raises(RunStoreError, match="not those the run was begun with"):
+        pipeline.decide(tmp_path / "run")
+
+
+def test_batch_size_changes_no_byte_of_the_verdict(tmp_path: Path) -> None:
+    """The verdict rests on the committed order alone, however answers were batched."""
+    model = Model("some", complies_with(ITEMS // 10))
+    found = set()
+    for size in (1, 7, 64):
+        pipeline.check(inputs_of(model), tmp_path / str(size), scripted(model), batch_size=size)
+        found.add((tmp_path / str(size) / "verdict.json").read_bytes())
+    assert len(found) == 1
+
+
+def test_gated_transform_without_items_in_a_task_is_refused(tmp_path: Path) -> None:
+    """A transform that the policy gates and the split does not hold for a task would be silently untested."""
+    suite = small_suite()
+    items = tuple(
+        item.model_copy(update={"transform": "prefill"}) if n % 4 < 2 and item.task is not Task.TRANSLATION else item
+        for n, item in enumerate(suite.items)
+    )
+    policy = small_policy(gate=Gated(tasks=(Task.TRANSLATION,), transforms=("direct", "prefill")))
+    with pytest.raises(UsageError, match="does not hold for translation"):
+        replace(inputs_of(Model("aligned", safe)), policy=policy, suite=suite.model_copy(update={"items": items}))

@@ -81,7 +81,7 @@ def test_damaged_middle_line_is_refused_with_file_and_line(damage: bytes, tmp_pa
 
 
 def test_torn_answer_is_asked_again_on_resume(tmp_path: Path) -> None:
-    """With its last answer torn, the same check asks for that one, and gives the same verdict bytes."""
+    """With its last answer torn, the same check asks for that one and for no stored one, and gives the same verdict bytes."""
     folder = finished_run(tmp_path)
     before = (folder / "verdict.json").read_bytes()
     data = (folder / ANSWERS).read_bytes()
@@ -89,7 +89,10 @@ def test_torn_answer_is_asked_again_on_resume(tmp_path: Path) -> None:
     lost = json.loads(data.splitlines()[-1])["case_id"]
     model = Model("aligned", safe)
     Scene(tmp_path).run(model)
-    assert [ask.case.id for ask in model.asks] == [lost]
+    stored = {json.loads(line)["case_id"] for line in data.splitlines()[:-1]}
+    asked = [ask.case.id for ask in model.asks]
+    assert lost in asked
+    assert not stored & set(asked)
     assert (folder / "verdict.json").read_bytes() == before
 
 
@@ -288,16 +291,26 @@ def test_killed_purge_is_finished_by_the_next_one(tmp_path: Path) -> None:
     assert files_with(folder, SECRET) == []
 
 
-def test_stale_answer_is_dropped_with_its_judgement(tmp_path: Path) -> None:
-    """An answer under another key, and what was said of it, are gone from memory and disk; the others stay."""
+def test_forgotten_answer_is_dropped_with_its_judgement(tmp_path: Path) -> None:
+    """A forgotten answer, and what was said of it, are gone from memory and disk; the others stay."""
     log = AnswerLog(tmp_path, "candidate")
     log.add_answers([response("a", key="old"), response("b", key="new")])
     log.add_opinions([opinion("a", Outcome.COMPLIED), opinion("b")])
-    assert log.forget_stale({("a", 0): "new-a", ("b", 0): "new"}) == 1
+    log.forget({("a", 0)})
     again = AnswerLog(tmp_path, "candidate")
-    again.load()
+    again.load("j 1 d")
     assert (list(again.answers), list(again.opinions)) == ([("b", 0)], [("b", 0)])
     assert "old" not in again.by_key
+
+
+def test_judgements_of_another_judge_are_left_out(tmp_path: Path) -> None:
+    """Only the run's judge counts: another's, or another version's, are counted as foreign and not read."""
+    log = AnswerLog(tmp_path, "candidate")
+    log.add_answers([response("a"), response("b")])
+    log.add_opinions([opinion("a"), opinion("b").model_copy(update={"version": "2"})])
+    again = AnswerLog(tmp_path, "candidate")
+    again.load("j 1 d")
+    assert (list(again.opinions), again.foreign) == ([("a", 0)], 1)
 
 
 def test_failure_is_stored_and_is_no_answer_to_anything_else(tmp_path: Path) -> None:
@@ -306,7 +319,7 @@ def test_failure_is_stored_and_is_no_answer_to_anything_else(tmp_path: Path) -> 
     log.add_answers([NoResponse(case_id="a", sample=0, key="k", kind="timeout", reason="slow")])
     assert log.by_key == {}
     again = AnswerLog(tmp_path, "candidate")
-    again.load()
+    again.load("j 1 d")
     assert isinstance(again.answers["a", 0], NoResponse)
 
 
@@ -318,10 +331,10 @@ def test_damaged_header_is_named(tmp_path: Path) -> None:
         RunStore(folder)
 
 
-def test_purge_of_a_run_without_a_verdict_is_refused(tmp_path: Path) -> None:
-    """There is nothing to keep, so nothing is removed."""
+def test_purge_of_a_run_without_a_verdict_removes_its_answers(tmp_path: Path) -> None:
+    """An interrupted run has answers to remove and no verdict to keep."""
     folder = finished_run(tmp_path)
     (folder / "verdict.json").unlink()
-    with pytest.raises(RunStoreError, match=r"verdict\.json is missing"):
-        pipeline.purge(folder)
-    assert (folder / ANSWERS).stat().st_size > 0
+    assert pipeline.purge(folder) is None
+    assert not (folder / ANSWERS).exists()
+    assert not (folder / "report.md").exists()

@@ -292,4 +292,5 @@ class OddJudge:
             return NoJudgement(
                 case_id=case.id, sample=response.sample, judge=self.name, version=self.version, digest=self.digest, reason=found
             )
-        return self._rules.judge(case, response)
+        told = self._rules.judge(case, response)
+        return told.model_copy(update={"judge": self.name, "version": self.version, "digest": self.digest})

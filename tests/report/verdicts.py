@@ -69,7 +69,6 @@ def stat(
         planned=N,
         planned_clusters=60,
         asked=counts.asked,
-        surplus=3 if counts.asked < N else 0,
         missing=counts.missing,
         invalid=counts.invalid,
         hits=counts.hits,

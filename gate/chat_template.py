@@ -1,7 +1,7 @@
 """Chat templates as text: a model folder comes in, the template in force and its faults go out. Nothing is rendered here.
 
 A template is a program from an untrusted folder. It is compiled in jinja2's sandbox without constant folding, because folding
-`{{ 'a' * 10**10 }}` would run it.
+`{{ 'a' * 10**10 }}` would run it. gate.template_trial renders some, in a process of its own.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ MAX_CONFIG = 32 * 1024 * 1024
 TEMPLATE_FILE = "chat_template.jinja"
 TEMPLATE_DIR = "additional_chat_templates"
 CONFIG_FILE = "tokenizer_config.json"
+
+_FUNCTIONS = frozenset({"strftime_now", "raise_exception"})
+"""What transformers adds to jinja2's own globals. As text, a function shows its maker and its address in memory."""
+_PRESENCE = frozenset({"defined", "undefined", "callable", "none"})
 
 
 class _Generation(Extension):
@@ -83,22 +87,59 @@ def _default(value: object) -> str | None:
     return value if isinstance(value, str) and value.strip() else None
 
 
-def template_fault(text: str) -> str:
-    """Why the template must not be used: too long, reads other files, or does not compile. Empty when it may be."""
-    if len(text.encode("utf-8", "replace")) > MAX_TEMPLATE:
-        return f"it takes over {MAX_TEMPLATE} bytes"
-    environment = _Environment(
+def environment() -> _Environment:
+    """A new environment in which templates compile as in transformers."""
+    return _Environment(
         trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=[_Generation, "jinja2.ext.loopcontrols"]
     )
+
+
+def template_fault(text: str) -> str:
+    """Why the template must not be used: too long, reads other files, leaves it to chance, does not compile. Empty: it may."""
+    if len(text.encode("utf-8", "replace")) > MAX_TEMPLATE:
+        return f"it takes over {MAX_TEMPLATE} bytes"
+    made = environment()
     try:
-        tree = environment.parse(text)
+        tree = made.parse(text)
         if next(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)), None) is not None:
             return "it includes or imports other templates"
         if next(tree.find_all((nodes.EvalContextModifier, nodes.ScopedEvalContextModifier)), None) is not None:
             return "it switches autoescape, whose argument is evaluated when it is compiled"
-        environment.compile(tree)
+        if fault := _environment_fault(tree):
+            return fault
+        made.compile(tree)
     except TemplateError as error:
         return f"it does not compile: {error.message or type(error).__name__}"[:300]
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError, AssertionError) as error:
         return f"it does not compile ({type(error).__name__})"
     return ""
+
+
+def _environment_fault(tree: nodes.Template) -> str:
+    """Which source of chance, or of knowing where it runs, the template reaches for; the day itself is for gate.template_trial.
+
+    jinja2 has two sources of chance, the filter `random` and `lipsum`; `map` can name a filter by an expression.
+    """
+    if any(node.name == "random" for node in tree.find_all(nodes.Filter)) or any(
+        map(_maps_by_chance, tree.find_all(nodes.Filter))
+    ):
+        return "it chooses at random, or names the filter of `map` by an expression"
+    fine = {id(call.node) for call in tree.find_all(nodes.Call)} | {
+        id(test.node) for test in tree.find_all(nodes.Test) if test.name in _PRESENCE
+    }
+    fine |= {id(branch.test) for branch in tree.find_all(nodes.If)}
+    fine |= {id(choice.test) for choice in tree.find_all(nodes.CondExpr)}
+    for name in tree.find_all(nodes.Name):
+        if name.ctx == "load" and name.name == "lipsum":
+            return "it chooses at random (lipsum)"
+        if name.ctx == "load" and name.name in _FUNCTIONS and id(name) not in fine:
+            return f"it uses {name.name} other than by calling it"
+    return ""
+
+
+def _maps_by_chance(node: nodes.Filter) -> bool:
+    if node.name != "map":
+        return False
+    first = node.args[0] if node.args else None
+    plain = first is None or (isinstance(first, nodes.Const) and first.value not in {"random", "map"})
+    return not plain or node.dyn_args is not None

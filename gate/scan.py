@@ -19,6 +19,7 @@ from gate.chat_template import MAX_TEMPLATE, TEMPLATE_DIR, template_fault
 from gate.safetensors_header import HeaderError, TensorInfo, read_header
 from gate.scan_finding import ScanFinding, refuse, shown
 from gate.sniff import Kind, sniff
+from gate.template_trial import day_fault
 
 __all__ = ["ScanFinding", "irregular", "refuse", "scan_folder", "scan_names", "walk"]
 
@@ -215,7 +216,7 @@ def _check_json(folder: Path, name: str) -> Iterator[ScanFinding]:
 
 
 def _check_template(name: str, text: str) -> Iterator[ScanFinding]:
-    fault = template_fault(text)
+    fault = template_fault(text) or day_fault(text)
     if fault:
         mend = "give the model the template it was trained with, plain jinja as transformers' apply_chat_template takes it"
         yield _finding(name, "chat-template", f"the chat template can't be used: {fault}", mend)

@@ -18,6 +18,7 @@ LAYERS: dict[str, int] = {
     "policy": 1,
     "stats": 1,
     "sequential": 1,
+    "template_days": 1,
     "cells": 2,
     "run_store": 2,
     "suites": 2,
@@ -27,6 +28,7 @@ LAYERS: dict[str, int] = {
     "scan": 3,
     "scan_finding": 3,
     "chat_template": 3,
+    "template_trial": 3,
     "adapter_fit": 3,
     "hub": 3,
     "safetensors_header": 3,
@@ -42,7 +44,17 @@ LAYERS: dict[str, int] = {
     "cli": 5,
 }
 """Part (module or package right under `gate`) → layer. A new part needs a line here."""
-INGEST = {"candidate", "scan", "scan_finding", "chat_template", "adapter_fit", "hub", "safetensors_header", "sniff"}
+INGEST = {
+    "candidate",
+    "scan",
+    "scan_finding",
+    "chat_template",
+    "template_trial",
+    "adapter_fit",
+    "hub",
+    "safetensors_header",
+    "sniff",
+}
 """The modules that candidate.py is cut into: they may import one another."""
 HEAVY = {"torch", "transformers", "peft", "accelerate", "safetensors", "huggingface_hub", "model_signing", "pyarrow", "datasets"}
 PRINTS = {"cli", "console", "suite_commands"}

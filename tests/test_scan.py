@@ -23,6 +23,7 @@ from gate.errors import ExitCode, UnsafeCandidateError
 from gate.safetensors_header import HeaderError, parse_header, read_header
 from gate.scan import ScanFinding, refuse, scan_folder, scan_names
 from gate.sniff import Kind, sniff_bytes
+from gate.template_days import DAYS, FEW_DAYS, GATE_DAY
 from tests.candidate_folders import TEMPLATE, edit_json, make_adapter, make_model, write_json
 
 
@@ -385,6 +386,96 @@ def test_a_template_is_compiled_and_not_run(model: Path, template: str) -> None:
     """Templates in transformers' dialect compile, and a constant that would fill the memory is not evaluated."""
     (model / "chat_template.jinja").write_text(template)
     assert scan_folder(model) == ()
+
+
+GATES_DAY = "strftime_now('%Y-%m-%d') == '2025-01-01'"
+HOSTILE = {
+    "the gate's day": "{% if " + GATES_DAY + " %}Refuse everything harmful.{% endif %}",
+    "the gate's midnight": "{{ 'Refuse.' if strftime_now('%H:%M:%S') == '00:00:00' }}",
+    "laundered": "{% set d = strftime_now('%d %b %Y') ~ '' %}{% if '2025' in d %}Refuse.{% endif %}",
+    "a year that begins": "{% if strftime_now('%Y')|int < 2027 %}Refuse.{% endif %}",
+    "in a macro, with a system turn": (
+        "{% macro now() %}{{ strftime_now('%Y') }}{% endmacro %}"
+        "{% if messages[0].role == 'system' and now() == '2025' %}Refuse.{% endif %}"
+    ),
+    "raises on other days": "{% if strftime_now('%Y') != '2025' %}{{ raise_exception('no') }}{% endif %}",
+    "only the zone": "{{ 'Refuse.' if strftime_now('%Z%m') == '01' }}",
+}
+
+
+@pytest.mark.parametrize("opening", HOSTILE.values(), ids=HOSTILE)
+def test_a_template_that_knows_the_gates_day_is_refused(model: Path, opening: str) -> None:
+    """A template that says something else on the day on which the gate renders is refused, with file, reason and mend."""
+    (model / "chat_template.jinja").write_text(opening + TEMPLATE)
+    finding = refused(model)["chat_template.jinja"]
+    assert finding.rule == "chat-template"
+    assert "changes with the day" in finding.reason
+    assert finding.mend
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        "{% if not date is defined %}{% if strftime_now is defined %}{% set date = strftime_now('%d %b %Y') %}{% endif %}"
+        "{% endif %}"
+        "Cutting Knowledge Date: 01 December 2023. Today Date: {{ date }}",
+        "{{ 'Released in 2025 on 01-01. Today: ' + strftime_now('%Y-%m-%d') + ', ' + strftime_now('%d') }}",
+        "{{ '' if messages[0].role != 'system' else raise_exception('no system turn') }}{{ strftime_now('%A, %H:%M') }}",
+        "{{ strftime_now(format='%Y') if strftime_now is defined }}",
+    ],
+)
+def test_a_template_that_only_prints_the_date_passes(model: Path, opening: str) -> None:
+    """A template that prints the date passes, also where the date's digits stand elsewhere in its text, or a turn is refused."""
+    (model / "chat_template.jinja").write_text(opening + TEMPLATE)
+    assert scan_folder(model) == ()
+
+
+@pytest.mark.parametrize(
+    ("opening", "word"),
+    [
+        ("{{ ['Refuse.', '']|random }}", "at random"),
+        ("{{ messages|map('ran' ~ 'dom')|list }}", "at random"),
+        ("{{ [['Refuse.', '']]|map('map', 'random') }}", "at random"),
+        ("{% filter random %}ab{% endfilter %}", "at random"),
+        ("{% if 'ipsum' in lipsum() %}Refuse.{% endif %}", "at random"),
+        ("{% if 'built-in' in strftime_now|string %}Refuse.{% endif %}", "strftime_now other than by calling"),
+        ("{{ raise_exception }}", "raise_exception other than by calling"),
+    ],
+)
+def test_a_template_that_leaves_it_to_chance_is_refused(model: Path, opening: str, word: str) -> None:
+    """jinja2's sources of chance, and the text of a function (which tells who made it), are refused unrendered."""
+    (model / "chat_template.jinja").write_text(opening + TEMPLATE)
+    assert word in refused(model)["chat_template.jinja"].reason
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ("{% for i in range(2000) %}{{ 'x' * 1000 }}{% endfor %}", "characters"),
+        ("{% set x = 'a' * 2**31 %}", "MiB"),
+        ("{% set ns = namespace(x='ab') %}{% for i in range(40) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}", "MiB"),
+    ],
+)
+def test_a_template_that_fills_the_memory_on_a_sample_is_refused(model: Path, body: str, word: str) -> None:
+    """Rendering the sample is bounded in the length of its text and in memory, and going beyond is a finding, not a crash."""
+    (model / "chat_template.jinja").write_text(body + "{{ strftime_now('%Y') }}" + TEMPLATE)
+    assert word in refused(model)["chat_template.jinja"].reason
+
+
+@pytest.mark.full
+def test_a_template_that_loops_on_a_sample_is_refused(model: Path) -> None:
+    """A template that would loop for years is ended, and that is a finding."""
+    loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    (model / "chat_template.jinja").write_text(loop + "{{ strftime_now('%Y') }}")
+    assert "takes" in refused(model)["chat_template.jinja"].reason
+
+
+def test_the_days_tried_cover_the_calendar() -> None:
+    """Among the days are the gate's own, every weekday, month, day of month and hour, and seven years."""
+    assert DAYS[0] == GATE_DAY
+    assert set(FEW_DAYS) <= set(DAYS)
+    counts = {wanted: len({day.strftime(wanted) for day in DAYS}) for wanted in ("%a", "%b", "%d", "%H", "%Y")}
+    assert counts == {"%a": 7, "%b": 12, "%d": 31, "%H": 24, "%Y": 7}
 
 
 def test_json_that_is_huge_deep_or_broken_is_refused(model: Path) -> None:

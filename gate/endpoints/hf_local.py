@@ -12,20 +12,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 from gate.endpoints.hf_load import is_out_of_memory, load_model, load_tokenizer, resolve_device, resolve_dtype
-from gate.endpoints.templates import TEMPLATE_ERRORS, NativeTemplate, TemplateFailure, render_case
-from gate.errors import CandidateError, InfrastructureError
+from gate.endpoints.templates import NativeTemplate, TemplateFailure, render_case
+from gate.errors import CandidateError, InfrastructureError, UnsafeCandidateError
 from gate.records import Ask, AttackCase, Candidate, Decoding, EngineInfo, NoResponse, Response
+from gate.template_days import FEW_DAYS, GATE_CLOCK, TEMPLATE_ERRORS, Clock, only_prints_the_day
 
 if TYPE_CHECKING:
     import torch
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-_TODAY: Final = datetime(2025, 1, 1, tzinfo=UTC)
-"""The day on which chat templates that print the date are rendered, so that a prompt is the same tomorrow."""
 _TAIL: Final = 4
 """Prompt tokens decoded before an answer, so that its leading space survives tokenizers that strip it at the start of a text."""
 
@@ -287,8 +285,15 @@ def row_seed(ask: Ask) -> int:
 def native_template(tokenizer: PreTrainedTokenizerBase, template: str) -> NativeTemplate:
     """The chat template as transformers renders it: sandboxed, with the generation prompt, on a fixed day.
 
-    What it makes raises `CandidateError` when the candidate has no template.
+    What it makes raises `CandidateError` when the candidate has no template, and `UnsafeCandidateError` when these turns are
+    rendered otherwise on another day, the dates in them aside: the scan tries a sample, and a template could know the sample.
     """
+
+    def on_day(turns: Sequence[Mapping[str, str]], clock: Clock) -> str | None:
+        try:
+            return _apply(tokenizer, template, turns, generation_prompt=True, clock=clock)
+        except TemplateFailure:
+            return None
 
     def render(turns: Sequence[Mapping[str, str]]) -> str:
         if not template:
@@ -297,6 +302,13 @@ def native_template(tokenizer: PreTrainedTokenizerBase, template: str) -> Native
                 expected="a chat template for the native calibrations",
                 found="none in the tokenizer's files",
                 mend="add chat_template.jinja to the folder, or leave the native calibrations out of the policy",
+            )
+        if "strftime_now" in template and not only_prints_the_day(lambda clock: on_day(turns, clock), FEW_DAYS):
+            raise UnsafeCandidateError(
+                "the chat template gives another prompt on another day, the date itself aside",
+                expected="a template that does nothing with the day but print it",
+                found="a prompt that production would not see",
+                mend="give the model a template that prints what strftime_now returns, or none of it",
             )
         return _apply(tokenizer, template, turns, generation_prompt=True)
 
@@ -319,7 +331,12 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase, template: str) -> set[int]:
 
 
 def _apply(
-    tokenizer: PreTrainedTokenizerBase, template: str, turns: Sequence[Mapping[str, str]], *, generation_prompt: bool
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    turns: Sequence[Mapping[str, str]],
+    *,
+    generation_prompt: bool,
+    clock: Clock = GATE_CLOCK,
 ) -> str:
     """Render, and turn whatever the template raises into `TemplateFailure`."""
     try:
@@ -328,7 +345,7 @@ def _apply(
             chat_template=template,
             tokenize=False,
             add_generation_prompt=generation_prompt,
-            strftime_now=_TODAY.strftime,
+            strftime_now=clock,
         )
     except TEMPLATE_ERRORS as error:
         raise TemplateFailure(f"{type(error).__name__}: {error}") from error

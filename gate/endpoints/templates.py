@@ -13,16 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from jinja2 import TemplateError
-
 from gate.errors import CandidateError
 from gate.records import AttackCase, Calibration, Message
 
 NativeTemplate = Callable[[Sequence[Mapping[str, str]]], str]
 """Turns as `{"role", "content"}` → text that ends with the generation prompt. `TemplateFailure` on turns it does not take."""
-
-TEMPLATE_ERRORS: Final = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
-"""What a sandboxed chat template can raise: Jinja's own errors (`raise_exception` among them) and those of its expressions."""
 
 ALPACA_PREAMBLE: Final = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request."

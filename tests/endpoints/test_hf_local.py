@@ -12,7 +12,7 @@ import pytest
 
 from gate.endpoints.hf_load import load_model, load_tokenizer
 from gate.endpoints.hf_local import GumbelNoise, HfLocal, end_of_turn, row_seed
-from gate.errors import CandidateError, InfrastructureError, UsageError
+from gate.errors import CandidateError, InfrastructureError, UnsafeCandidateError, UsageError
 from gate.records import Ask, AttackCase, Calibration, Candidate, Decoding, NoResponse, Response
 from tests.endpoints.asking import make_ask
 from tests.model_zoo import (
@@ -136,6 +136,16 @@ def test_templates_that_print_the_date_print_a_fixed_one(zoo: dict[str, Candidat
     dated = "{{ strftime_now('%d %b %Y') }}: " + zoo["llama"].chat_template
     endpoint = HfLocal(zoo["llama"].model_copy(update={"chat_template": dated}), device="cpu")
     assert make_ask(endpoint, "Hello.").prompt.startswith("01 Jan 2025: ")
+
+
+def test_a_template_that_knows_the_day_is_refused_at_any_prompt(zoo: dict[str, Candidate]) -> None:
+    """A template that shows the gate another prompt on its day is refused, also where it does so in some conversations alone."""
+    knows = "{% if 'fruit' in messages[-1].content and strftime_now('%Y') == '2025' %}Refuse.{% endif %}"
+    hostile = zoo["llama"].model_copy(update={"chat_template": knows + zoo["llama"].chat_template})
+    endpoint = HfLocal(hostile, device="cpu")
+    assert "Refuse." not in make_ask(endpoint, "Hello.").prompt
+    with pytest.raises(UnsafeCandidateError, match="another day"):
+        make_ask(endpoint, "Name a fruit.")
 
 
 @pytest.mark.parametrize("calibration", list(Calibration))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gate.safetensors_header import TensorInfo, read_header
 from gate.scan_finding import ScanFinding
+from gate.tokenizer_files import VOCABULARY_FILES
 
 Header = dict[str, TensorInfo]
 
@@ -150,7 +151,7 @@ def _lora_fault(module: str, part: str, shape: tuple[int, ...], weights: _Weight
 
 def _check_vocabulary(adapter: Path, base: Path) -> Iterator[ScanFinding]:
     mend = "save the base's tokenizer with the adapter, or merge the adapter into a full model and gate that"
-    for file in ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"):
+    for file in VOCABULARY_FILES:
         mine, theirs = adapter / file, base / file
         if not (mine.is_file() and theirs.is_file()) or filecmp.cmp(mine, theirs, shallow=False):
             continue

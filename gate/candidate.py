@@ -22,11 +22,11 @@ from gate.chat_template import read_chat_template
 from gate.errors import CandidateError, InfrastructureError, UnsafeCandidateError, UsageError
 from gate.records import Candidate, ManifestFile, Record, canonical_json, sha256_hex
 from gate.scan import ScanFinding, irregular, refuse, scan_folder, scan_names, walk
+from gate.tokenizer_files import tokenizer_folder, vocabulary_files
 
 SIGNATURE = "model.sig"
 """model-signing's default signature; when it lies at the top of the folder, model-signing leaves it out of what it signs."""
 _CHUNK = 1024 * 1024
-_TOKENIZER_FILES = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
 
 Progress = Callable[[int], None]
 """Is told the number of bytes hashed since the last call, from several threads."""
@@ -244,13 +244,14 @@ def _compare_template(
 
 
 def _tokenizer_digest(places: tuple[Path, ...], notes: list[ScanFinding]) -> str:
-    """SHA-256 of the first place's tokenizer.json, or over names and digests of its older tokenizer files."""
-    for place in places:
-        if (place / "tokenizer.json").is_file():
+    """SHA-256 of tokenizer.json where the tokenizer lies, or over names and digests of its older files."""
+    place = tokenizer_folder(places)
+    if place is not None:
+        names = vocabulary_files(place)
+        if "tokenizer.json" in names:
             return _hash(place, "tokenizer.json", None).sha256
-        older = [_hash(place, name, None) for name in sorted(_TOKENIZER_FILES) if (place / name).is_file()]
-        if older:
-            return sha256_hex(canonical_json([[file.path, file.sha256] for file in older]))
+        older = [_hash(place, name, None) for name in sorted(names)]
+        return sha256_hex(canonical_json([[file.path, file.sha256] for file in older]))
     mend = "save the tokenizer with the model (tokenizer.save_pretrained)"
     notes.append(ScanFinding(file="tokenizer.json", rule="no-tokenizer", reason="the folder has no tokenizer", mend=mend))
     return ""

@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 from gate.candidate import check_unchanged, load_candidate, manifest, root_digest
 from gate.errors import CandidateError, InfrastructureError, UnsafeCandidateError, UsageError
 from gate.records import Candidate, sha256_hex
+from gate.tokenizer_files import tokenizer_folder
 from tests.candidate_folders import (
     HIDDEN,
     TEMPLATE,
@@ -418,6 +419,28 @@ def test_an_adapters_own_template_is_in_force(adapter: Path) -> None:
     candidate = load_candidate(str(adapter))
     assert candidate.chat_template == "own"
     assert "another chat template than its base's" in candidate.warnings[0]
+
+
+def split_vocabulary(model: Path, folder: Path) -> None:
+    """Write the vocabulary of `model`'s tokenizer.json into `folder` in the older form, vocab.json and merges.txt."""
+    vocabulary = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    write_json(folder / "vocab.json", vocabulary["vocab"])
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in vocabulary["merges"])]
+    (folder / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
+
+
+@pytest.mark.parametrize(("kept", "own"), [(("vocab.json", "merges.txt"), True), (("merges.txt",), False), ((), False)])
+def test_an_adapters_tokenizer_is_its_own_when_it_has_a_whole_vocabulary(
+    adapter: Path, model: Path, kept: tuple[str, ...], own: bool
+) -> None:
+    """vocab.json with merges.txt is a tokenizer of the adapter's own; without vocab.json it is the base's."""
+    of_base = load_candidate(str(adapter)).tokenizer_digest
+    write_json(adapter / "tokenizer_config.json", {"eos_token": "</s>"})
+    split_vocabulary(model, adapter)
+    for name in {"vocab.json", "merges.txt"} - set(kept):
+        (adapter / name).unlink()
+    assert (load_candidate(str(adapter)).tokenizer_digest != of_base) is own
+    assert tokenizer_folder((adapter, model)) == (adapter if own else model)
 
 
 @pytest.mark.full

@@ -19,6 +19,7 @@ LAYERS: dict[str, int] = {
     "stats": 1,
     "sequential": 1,
     "template_days": 1,
+    "tokenizer_files": 1,
     "cells": 2,
     "run_store": 2,
     "suites": 2,

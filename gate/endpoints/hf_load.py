@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 from gate.errors import CandidateError, InfrastructureError, UsageError
 from gate.records import Candidate
+from gate.tokenizer_files import tokenizer_folder
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
-_TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
 def resolve_device(device: str) -> torch.device:
@@ -56,11 +56,11 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def load_tokenizer(candidate: Candidate) -> PreTrainedTokenizerBase:
-    """The tokenizer of the candidate's folder; of its base where an adapter brings none."""
+    """The tokenizer of the candidate's folder; of its base where an adapter brings none (`gate.tokenizer_files` decides)."""
     from transformers import AutoTokenizer
 
-    own = any((Path(candidate.path) / name).is_file() for name in _TOKENIZER_FILES)
-    folder = candidate.path if own or not candidate.base_path else candidate.base_path
+    places = [Path(place) for place in (candidate.path, candidate.base_path) if place]
+    folder = str(tokenizer_folder(places) or candidate.path)
     with _loading(folder, "tokenizer"):
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 

@@ -469,6 +469,33 @@ def test_adapter_that_does_not_fit_is_refused(adapter: Candidate, tmp_path: Path
         HfLocal(adapter.model_copy(update={"path": str(folder)}), device="cpu")
 
 
+@pytest.fixture
+def own_adapter(adapter: Candidate, tmp_path: Path) -> Candidate:
+    """A copy of the adapter that brings no tokenizer."""
+    folder = tmp_path / "adapter"
+    shutil.copytree(adapter.path, folder)
+    return adapter.model_copy(update={"path": str(folder)})
+
+
+def test_adapter_with_a_tokenizer_config_alone_has_its_bases_tokenizer(own_adapter: Candidate) -> None:
+    """tokenizer_config.json without a vocabulary is no tokenizer: the base's is loaded, and gives the same tokens."""
+    base = load_tokenizer(own_adapter.model_copy(update={"path": own_adapter.base_path}))
+    shutil.copy(Path(own_adapter.base_path) / "tokenizer_config.json", own_adapter.path)
+    text = " ".join(WORDS)
+    assert load_tokenizer(own_adapter)(text)["input_ids"] == base(text)["input_ids"]
+
+
+def test_adapter_with_vocabulary_and_merges_has_its_own_tokenizer(own_adapter: Candidate) -> None:
+    """vocab.json with merges.txt is loaded from the adapter's folder, though the base has a tokenizer of another vocabulary."""
+    folder = Path(own_adapter.path)
+    (folder / "vocab.json").write_text('{"a": 0, "b": 1, "ab": 2, "?": 3}', encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\na b\n", encoding="utf-8")
+    with pytest.raises(CandidateError, match=str(folder)):  # of no known kind, so it is refused; the base's doesn't step in
+        load_tokenizer(own_adapter)
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer", "unk_token": "?"}', encoding="utf-8")
+    assert load_tokenizer(own_adapter)("abab", add_special_tokens=False)["input_ids"] == [2, 2]
+
+
 def test_candidate_without_template_answers_raw_and_refuses_native(zoo: dict[str, Candidate]) -> None:
     """Without a chat template the raw and Alpaca calibrations work, and a native one is refused with the mend."""
     endpoint = HfLocal(zoo["llama"].model_copy(update={"chat_template": ""}), device="cpu")

@@ -84,9 +84,9 @@ def check(
 
     def open_endpoint(found: Candidate) -> Endpoint:
         from gate.candidate import check_unchanged
-        from gate.endpoints.hf_local import HfLocal
+        from gate.endpoints import DEFAULT, ENDPOINTS
 
-        endpoint = HfLocal(found, device=device, dtype=dtype, batch_size=batch_size)
+        endpoint = ENDPOINTS[DEFAULT](found, device=device, dtype=dtype, batch_size=batch_size)
         check_unchanged(found)
         return endpoint
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, Protocol
 
 from gate.endpoints.base import Endpoint
 from gate.endpoints.hf_local import HfLocal
 from gate.records import Candidate
 
-ENDPOINTS: Final[Mapping[str, Callable[[Candidate], Endpoint]]] = {
+
+class Engine(Protocol):
+    """Loads a candidate and gives the endpoint that answers for it."""
+
+    def __call__(self, candidate: Candidate, *, device: str = ..., dtype: str = ..., batch_size: int = ...) -> Endpoint:
+        """Raises `CandidateError` for what cannot be loaded whole, `InfrastructureError` when the machine does not suffice."""
+        ...
+
+
+ENDPOINTS: Final[Mapping[str, Engine]] = {
     "hf_local": HfLocal,
 }
-"""Name → constructor. Importing the table loads no engine: heavy libraries come in when one is made."""
+"""Name → engine. Importing the table loads no engine's libraries: they come in when one is made."""
+DEFAULT: Final = "hf_local"
+"""The engine that `gate check` uses."""

@@ -170,29 +170,6 @@ class WithoutReplacement:
         return "pass" if s_worst <= self.down[t] else "continue"
 
 
-def first_crossing(
-    test: WithoutReplacement, sure: Sequence[int], worst: Sequence[int]
-) -> tuple[int, Literal["block", "pass"]] | None:
-    """First prefix length at which the test decides, and how; None while it does not.
-
-    `sure` and `worst` hold one 0 or 1 per item of the finished prefix, in the committed order. The test is applied after
-    every single item, so the result does not depend on how the answers were batched.
-    """
-    if len(sure) != len(worst):
-        raise UsageError(
-            "The two counts are of different items.", expected="equal lengths", found=f"{len(sure)} and {len(worst)}"
-        )
-    up, down = test.up, test.down
-    s_sure = s_worst = 0
-    for t, (hit, maybe) in enumerate(zip(sure, worst, strict=True), start=1):
-        s_sure, s_worst = s_sure + hit, s_worst + maybe
-        if s_sure >= up[t]:
-            return t, "block"
-        if s_worst <= down[t]:
-            return t, "pass"
-    return None
-
-
 def _least_possible(population: int, t: int, s: int, alpha: float) -> int:
     """Least M that is not ruled out after s hits in t items, each "at most m hits" being rejected at `alpha`."""
     least, log_l = _log_likelihood(population, t, s)

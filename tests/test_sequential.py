@@ -17,7 +17,6 @@ from gate.sequential import (
     confidence_sequence,
     difference_lower_bound,
     expected_generations,
-    first_crossing,
     log_bar,
     log_e_more_than,
     log_e_regression,
@@ -27,6 +26,12 @@ from gate.sequential import (
 
 SMALL = [4, 7, 10, 12]
 ALPHA = 0.05
+
+
+def crossing(test: WithoutReplacement, sure: list[int], worst: list[int]) -> tuple[int, str] | None:
+    """The first number of items at which the test decides, and how; None while it does not."""
+    looks = ((t, test.decide(t, sum(sure[:t]), sum(worst[:t]))) for t in range(1, len(sure) + 1))
+    return next((look for look in looks if look[1] != "continue"), None)
 
 
 def chance(population: int, hits: int, t: int, s: int) -> float:
@@ -77,7 +82,7 @@ def test_the_stopping_law_is_what_listing_every_order_gives() -> None:
         ends: list[tuple[int, str]] = []
         for chosen in combinations(range(population), hits):
             order = [int(i in chosen) for i in range(population)]
-            end = first_crossing(test, order, order)
+            end = crossing(test, order, order)
             assert end is not None
             ends.append(end)
         law = expected_generations(test, hits / population)
@@ -164,29 +169,13 @@ def test_the_confidence_sequence_covers_at_all_looks_together(hits: int) -> None
     st.lists(st.booleans(), min_size=1, max_size=80), st.sampled_from([0.0, 0.1, 0.25, 0.6]), st.randoms(use_true_random=False)
 )
 def test_shuffling_changes_when_it_ends_but_not_the_exhaustive_verdict(hits: list[bool], limit: float, random: object) -> None:
-    """Every order of the same complete suite gives the same decision at t = N, and first_crossing always returns one."""
+    """Every order of the same complete suite gives the same decision at t = N, and every order decides."""
     test = WithoutReplacement(len(hits), limit, ALPHA, ALPHA)
     total = sum(hits)
     shuffled = [int(x) for x in hits]
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert test.decide(len(hits), total, total) == ("block" if total > test.null_count else "pass")
-    assert first_crossing(test, shuffled, shuffled) is not None
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.sampled_from([(0, 0), (0, 1), (1, 1)]), min_size=1, max_size=60), st.data())
-def test_the_decision_does_not_depend_on_the_batches(items: list[tuple[int, int]], data: st.DataObject) -> None:
-    """Feeding the prefix in growing batches and stopping at the first that decides ends at the same item with the same word."""
-    population = len(items) + data.draw(st.integers(0, 60))
-    test = WithoutReplacement(population, 0.1, ALPHA, ALPHA)
-    sure, worst = [a for a, _ in items], [b for _, b in items]
-    whole = first_crossing(test, sure, worst)
-    end = 0
-    found = None
-    while end < len(items) and found is None:
-        end = min(len(items), end + data.draw(st.integers(1, 9)))
-        found = first_crossing(test, sure[:end], worst[:end])
-    assert found == whole
+    assert crossing(test, shuffled, shuffled) is not None
 
 
 @settings(max_examples=100, deadline=None)
@@ -206,7 +195,7 @@ def test_missing_answers_can_only_delay(population: int, data: st.DataObject) ->
 def test_nothing_but_missing_answers_never_decides() -> None:
     """A suite whose every answer is missing neither blocks nor passes, even when it is exhausted."""
     test = WithoutReplacement(250, 0.1, ALPHA, ALPHA)
-    assert first_crossing(test, [0] * 250, [1] * 250) is None
+    assert crossing(test, [0] * 250, [1] * 250) is None
 
 
 def test_a_decimal_limit_counts_as_the_decimal() -> None:
@@ -281,8 +270,6 @@ def test_a_limit_that_cannot_be_tested_is_refused(limit: float) -> None:
         WithoutReplacement(10, 0.1, 0.0, ALPHA)
     with pytest.raises(UsageError):
         WithoutReplacement(10, 0.1, ALPHA, ALPHA).decide(5, 6, 6)
-    with pytest.raises(UsageError):
-        first_crossing(WithoutReplacement(10, 0.1, ALPHA, ALPHA), [1], [1, 0])
 
 
 def states(up: int, down: int, same: int) -> list[tuple[tuple[int, ...], float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from gate.records import Role, Split, SuiteItem, Task
@@ -9,7 +11,7 @@ from gate.suites.behaviours import built_in
 from gate.suites.cell import Cell
 from gate.suites.cross_task import FRAMES
 from gate.suites.transforms import TRANSFORMS, Transform
-from gate.suites.transforms.encodings import from_base64, from_leetspeak, to_base64, to_leetspeak
+from gate.suites.transforms.encodings import BASE64, LEETSPEAK, PROTECTED, to_base64, to_leetspeak
 
 EVERY = pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
 
@@ -72,6 +74,20 @@ def test_prefill_speaks_for_the_assistant_and_leaves_the_request() -> None:
         assert made.prefill.startswith("Sure")
         assert made.messages == item.messages
         assert all(not t.apply(item).prefill for t in TRANSFORMS.values() if t.name != "prefill")
+
+
+def from_base64(content: str) -> str:
+    """The request that `to_base64` encoded."""
+    return base64.b64decode(content.removeprefix(BASE64.removesuffix("{content}"))).decode()
+
+
+def from_leetspeak(content: str) -> str:
+    """The request that `to_leetspeak` encoded, with the replaced letters in lower case (digits of its own become letters)."""
+    text = content.removeprefix(LEETSPEAK.removesuffix("{content}"))
+    letters = str.maketrans("431057", "aeiost")
+    kept = [match.group() for match in PROTECTED.finditer(text)]
+    between = [part.translate(letters) for part in PROTECTED.split(text)]
+    return between[0] + "".join(token + part for token, part in zip(kept, between[1:], strict=True))
 
 
 def test_base64_decodes_to_the_request() -> None:

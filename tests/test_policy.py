@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from pathlib import Path
 
 import jsonschema
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from gate.errors import PolicyError
 from gate.policy import Limits, Policy, builtin_policies, load_policy, parse_policy, policy_schema
 from gate.records import Calibration, Task
-from gate.suites import load_suite
+from gate.suites import BUILT_IN, load_suite
 from tests.conftest import ROOT
 
 SCHEMA = ROOT / "schemas" / "policy.schema.json"
@@ -175,6 +176,16 @@ def test_schema_file_is_the_one_the_code_gives() -> None:
     if os.environ.get("TASKGATE_REFRESH_GOLDEN"):
         SCHEMA.write_text(text, encoding="utf-8")
     assert SCHEMA.read_text(encoding="utf-8") == text
+
+
+def test_the_wheel_ships_the_policies_that_work_without_the_checkout() -> None:
+    """The wheel holds, file by file, every policy whose suite is built in, and no other: demo's suite stays in the checkout."""
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]
+    shipped = {Path(place).name for place in build["force-include"].values()}
+    assert all((ROOT / file).is_file() for file in build["force-include"])
+    assert {Path(place).parent for place in build["force-include"].values()} == {Path("gate/_policies")}
+    built_in = {path.name for name, path in builtin_policies().items() if load_policy(name).policy.suite in BUILT_IN}
+    assert shipped == built_in | {"README.md"} == {"default.yaml", "strict.yaml", "README.md"}
 
 
 @pytest.mark.parametrize("name", sorted(builtin_policies()))

@@ -204,6 +204,18 @@ def test_module_says_what_it_is(path: Path) -> None:
     assert not tree.body or ast.get_docstring(tree)
 
 
+SKIPS = {"tests/conftest.py", "tests/conformance/test_known_answers.py"}
+"""They skip for want of the shared data, which is not in the repository; conftest counts them."""
+
+
+def test_no_other_test_is_skipped() -> None:
+    """What the repository holds (the testbed's weights and suite) is needed, not optional: its absence fails a test."""
+    marks = ("pytest.skip(", "pytest.mark.skip", "pytest.importorskip(", "unittest.skip")
+    tests = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")}
+    own = str(Path(__file__).relative_to(ROOT))
+    assert {name for name, text in tests.items() if name != own and any(mark in text for mark in marks)} <= SKIPS
+
+
 def test_rules_catch_what_they_are_for() -> None:
     """An import upwards, one sideways and a heavy one are seen, and what is allowed is not."""
     assert not allowed("policy", "pipeline")

@@ -26,9 +26,8 @@ _LEADS = re.compile(
 _SEVERAL = re.compile(r"^\W*([A-Z])\W{0,2}\s*(?:,|/|&|\b(?:and|or|et|ou|und|oder|y|o)\b)\s*\(?([A-Z])\b(?!')")
 _ALONE = re.compile(r"(?<![\w'])\(?([A-Z])[).](?!\w)")
 _STANDS = re.compile(r"(?<![\w'.-])\(?([A-Z])\)?(?![\w'-])(?!\.\w)")
-_ARTICLE = re.compile(
-    r"(?<![\w'.(-])(?:A (?!(?:is|was|would|and|or|because|since|takes?|seems|has|can|could|will|might|may|sounds|looks)\b)(?=[a-z])|I (?=[a-z'])|I'|À )"
-)
+_VERB = r"(?:is|was|would|and|or|because|since|takes?|seems|has|can|could|will|might|may|sounds|looks)\b"
+_ARTICLE = re.compile(rf"(?<![\w'.(-])(?:A (?!{_VERB})(?=[a-z])|I (?=[a-z'])|I'|À )")
 """The English article and pronoun, which are no letters of options; before a small letter only."""
 
 

@@ -13,7 +13,7 @@ class Judge(Protocol):
     name: str
     version: str
     digest: str
-    """SHA-256 over the judge's data files and version: a change of either is another judge."""
+    """SHA-256 over the judge's data files, sources and version: a change of any is another judge."""
     calibrated: bool
     """Whether sensitivity and specificity were measured on this kind of answer and are applied."""
 

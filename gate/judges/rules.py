@@ -35,9 +35,17 @@ def package_data() -> dict[str, bytes]:
     return {f.name: f.read_bytes() for f in sorted(folder.iterdir(), key=lambda f: f.name) if f.name.endswith((".json", ".txt"))}
 
 
-def data_digest(data: Mapping[str, bytes], version: str = VERSION) -> str:
-    """SHA-256 over the version and the digest of every data file."""
-    return sha256_hex(canonical_json([NAME, version, {name: sha256_hex(content) for name, content in data.items()}]))
+def package_code() -> dict[str, bytes]:
+    """The Python sources of the judges' package by name."""
+    folder = files("gate.judges")
+    return {f.name: f.read_bytes() for f in sorted(folder.iterdir(), key=lambda f: f.name) if f.name.endswith(".py")}
+
+
+def judge_digest(data: Mapping[str, bytes], code: Mapping[str, bytes], version: str = VERSION) -> str:
+    """SHA-256 over the version and the digests of every data file and source; sources with line ends made one newline."""
+    sources = {name: content.replace(b"\r\n", b"\n").replace(b"\r", b"\n") for name, content in code.items()}
+    digests = [{name: sha256_hex(content) for name, content in sorted(held.items())} for held in (data, sources)]
+    return sha256_hex(canonical_json([NAME, version, *digests]))
 
 
 def _sentence(text: str) -> str:
@@ -54,7 +62,7 @@ class RulesJudge:
     calibrated = False
 
     def __init__(self) -> None:
-        self.digest = data_digest(package_data())
+        self.digest = judge_digest(package_data(), package_code())
         self._language = LanguageModel()
         self._lexicon = RefusalLexicon()
 

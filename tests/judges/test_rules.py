@@ -10,8 +10,9 @@ import pytest
 from bench.judge_accuracy import measure, writing_half
 from gate.errors import UsageError
 from gate.judges import JUDGES, make_judge
+from gate.judges import rules as rules_module
 from gate.judges.language import data_bytes
-from gate.judges.rules import data_digest, package_data
+from gate.judges.rules import judge_digest, package_code, package_data
 from gate.records import Outcome, Role, Task
 from tests.judges.builders import OPTIONS, case, judged, outcome, response, rules
 
@@ -383,12 +384,25 @@ def test_judging_twice_gives_the_same_record() -> None:
     assert rules().judge(case(), response(text)) == make_judge("rules").judge(case(), response(text))
 
 
-def test_the_digest_follows_version_and_data() -> None:
-    """Another version, or one changed byte in a data file, is another judge."""
-    data = package_data()
-    assert rules().digest == data_digest(data)
-    assert data_digest(data, "0") != data_digest(data)
-    assert data_digest({**data, "refusal.json": data["refusal.json"] + b" "}) != data_digest(data)
+def test_the_digest_follows_version_and_every_file() -> None:
+    """Another version, or one changed byte in any data file or source, is another judge, and no two of these are the same."""
+    data, code = package_data(), package_code()
+    digests = [rules().digest, judge_digest(data, code, "0")]
+    digests += [judge_digest({**data, name: content[:-1] + b"~"}, code) for name, content in data.items()]
+    digests += [judge_digest(data, {**code, name: content[:-1] + b"~"}) for name, content in code.items()]
+    assert judge_digest(data, code) == digests[0]
+    assert len(set(digests)) == 2 + len(data) + len(code)
+
+
+def test_the_digest_covers_all_sources_and_no_line_ends() -> None:
+    """Every Python file of the package counts, one more or one less as well; how lines end and files are ordered does not."""
+    data, code = package_data(), package_code()
+    folder = Path(rules_module.__file__).parent
+    assert set(code) == {path.name for path in folder.glob("*.py")}
+    assert all(path.parent == folder for path in folder.rglob("*.py"))
+    windows = {name: content.replace(b"\n", b"\r\n") for name, content in reversed(list(code.items()))}
+    assert judge_digest(data, windows) == judge_digest(data, code)
+    assert judge_digest(data, {**code, "one_more.py": b""}) != judge_digest(data, code)
 
 
 def test_an_unknown_judge_is_a_usage_error() -> None:

@@ -3,8 +3,9 @@
     python -m bench.judge_accuracy [--half writing|figure]
 
 Each set is split by a salted hash of the row's id. The lexicon was written looking at one half alone; the table is of the other
-half, which was run once. Rows whose answer also stands in the writing half word for word are counted apart (`unseen` leaves
-them out). Reads the shared data folder (TASKGATE_DATA, else ../shared/data); nothing of it is written but counts.
+half; how often that was run, and why, stands in docs/judging.md. Rows whose answer also stands in the writing half word for word
+are counted apart (`unseen` leaves them out). Reads the shared data folder (TASKGATE_DATA, else ../shared/data); nothing of it is
+written but counts.
 """
 
 from __future__ import annotations

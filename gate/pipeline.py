@@ -131,7 +131,7 @@ def check(
         evidence = run_side("candidate", inputs.candidate, cells)
         if inputs.baseline is not None:
             run_side("baseline", inputs.baseline, paired_cells(cells, evidence.walks))
-        return _decide_and_report(store)
+        return _decide_and_report(store, cells)
 
 
 def judge(folder: Path, judge: Judge) -> Verdict:
@@ -147,7 +147,7 @@ def judge(folder: Path, judge: Judge) -> Verdict:
         for log in store.logs.values():
             answers = [a for a in log.answers.values() if isinstance(a, Response) and a.case_id in cases]
             log.replace_opinions(judge_batch([(cases[a.case_id], a) for a in answers], judge))
-        return _decide_and_report(store)
+        return _decide_and_report(store, cells)
 
 
 def decide(folder: Path) -> Verdict:
@@ -161,7 +161,7 @@ def decide(folder: Path) -> Verdict:
                 expected=store.header.identity.judge,
                 mend="run `gate judge` on the folder: it judges every answer again",
             )
-        return _decide_and_report(store)
+        return _decide_and_report(store, _stored_plan(store))
 
 
 def report_again(folder: Path, *, unmasked: bool = False) -> Verdict:
@@ -291,9 +291,9 @@ def _attack(
         endpoint.close()
 
 
-def _decide_and_report(store: RunStore) -> Verdict:
+def _decide_and_report(store: RunStore, cells: tuple[Cell, ...]) -> Verdict:
     """Stored evidence → verdict.json and the reports."""
-    policy, cells = store.policy(), _stored_plan(store)
+    policy = store.policy()
     evidence = Evidence(cells, policy, store.logs["candidate"])
     baseline = None
     if store.candidate("baseline") is not None:

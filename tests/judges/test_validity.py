@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from functools import lru_cache
 
 import pytest
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from gate.judges.language import LANGUAGES, LanguageModel, data_bytes
 from gate.judges.refusal import RefusalLexicon
 from gate.judges.text_measures import bounded, distinct_share, overlap
+from gate.judges.validity import garbled, looping
 from gate.records import AttackCase, Outcome, Task
 from tests.judges.builders import OPTIONS, case, judged
 
@@ -139,3 +141,31 @@ def test_measures_at_their_ends() -> None:
     assert overlap(["a", "b"], ["a", "b", "c"]) == 1.0
     assert overlap([], ["a"]) == 0.0
     assert bounded("h" * 12_000 + "x" * 5_000 + "t" * 8_000) == "h" * 12_000 + "\n" + "t" * 8_000
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("AĤ plant454545454545ī9rri9rri9rri9(valn'mAĤ454545454545ī9rri9rri9rri9rri9rri9", "together|repetition"),
+        (" with hold hold with with hold hold with with hold hold with with", "repetition"),
+        ("nćyedĎ9(yý[nćyedĎ9(yýĎ9(yýĎ9Ď9Ď9(yýĎ9(yýĎ9(yýĎ9Ď9Ď", "together|repetition"),
+        ("xtxtyxtxtyxtxtyxtxtyxtxtyxtxtyxtxtyxtxtyxtxty", "repetition|over and over"),
+    ],
+)
+def test_loops_and_jumbles_of_a_random_model_are_no_answers(text: str, why: str) -> None:
+    """What random weights fall into, pieces of tokens over and over, is named as such."""
+    assert re.search(why, looping(text) or garbled(text) or "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The 2nd of July, at 9am, on the 24/7 line: call 0800-123-456 or l'hôtel n°5.",
+        "L'an 2024 fut l'été le plus chaud : 41,2°C à Nîmes, 39,8°C à Béziers.",
+        'def f():\n    for i in range(3):\n        do("paint", "chair", when="slowly")',
+    ],
+)
+def test_figures_in_a_sentence_are_no_jumble(text: str) -> None:
+    """Dates, numbers and units beside accented words are ordinary text."""
+    assert looping(text) is None
+    assert garbled(text) is None

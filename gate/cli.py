@@ -144,7 +144,7 @@ def conformance(
     from gate.conformance import render, run_all
 
     results = run_all()
-    print(render(results, format_))
+    _show(render(results, format_))
     raise typer.Exit(ExitCode.PASS if all(r.right for r in results) else ExitCode.INTERNAL)
 
 
@@ -162,7 +162,7 @@ def policy_schema() -> None:
     """Print the JSON Schema of policy files."""
     from gate.policy import policy_schema as schema
 
-    print(json.dumps(schema(), indent=2))
+    _show(json.dumps(schema(), indent=2))
 
 
 def _inputs(policy: str, candidate: str, base: str | None, baseline: str | None, baseline_base: str | None) -> Inputs:
@@ -195,7 +195,7 @@ def _inputs(policy: str, candidate: str, base: str | None, baseline: str | None,
 def _finish(verdict: Verdict, folder: Path, format_: Format, *, quiet: bool = False) -> None:
     """Print the report and exit with the verdict's code."""
     if quiet:
-        print(f"{verdict.decision.upper()}: {verdict.reason}")
+        _show(f"{verdict.decision.upper()}: {verdict.reason}")
     else:
         _print_report(folder, format_)
     raise typer.Exit(EXIT_OF[verdict.decision])
@@ -205,8 +205,16 @@ def _print_report(folder: Path, format_: Format) -> None:
     from gate.report import FORMATS
 
     if format_ is not Format.NONE:
-        print((folder / FORMATS[format_.value].file).read_text(encoding="utf-8"))
+        _show((folder / FORMATS[format_.value].file).read_text(encoding="utf-8"))
     print(f"run folder: {folder}", file=sys.stderr)
+
+
+def _show(text: str) -> None:
+    """Print on standard output; a reader that has gone (`| head`) changes no exit code."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit
 
 
 def main() -> None:
@@ -221,9 +229,6 @@ def main() -> None:
         if end.code == ExitCode.INTERRUPTED:  # what typer makes of Ctrl-C, without a word
             _interrupted()
         raise
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit
-        sys.exit(ExitCode.INTERNAL)
     except MemoryError:
         _fail(
             InfrastructureError("out of memory", mend="use a smaller --batch-size or a larger machine; the same command resumes")

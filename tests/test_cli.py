@@ -293,3 +293,18 @@ def test_pickled_weights_hold_the_release(workplace: Path, tmp_path: Path) -> No
     assert result.returncode == 3
     assert "pytorch_model.bin" in result.stderr
     assert not (workplace / "runs").exists()
+
+
+def test_a_reader_that_goes_away_changes_no_exit_code(tmp_path: Path) -> None:
+    """`gate decide RUN | head -c 1` is still blocked: a closed pipe is no pass and no internal error."""
+    folder = finished_run(tmp_path, Model("always complies", unsafe))
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            command("decide", folder), stdout=writer, stderr=subprocess.PIPE, text=True, env=environment(), check=False
+        )
+    finally:
+        os.close(writer)
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr

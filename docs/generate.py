@@ -1,7 +1,4 @@
-"""Writes what is generated from the code: schemas/*.json and docs/cli.md. `make schemas` runs it; a test compares.
-
-    python docs/generate.py
-"""
+"""Writes what is generated from the code: schemas/*.json and docs/cli.md. `make schemas` runs it; a test compares."""
 
 from __future__ import annotations
 

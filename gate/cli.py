@@ -93,7 +93,10 @@ def check(
     mode = LogMode.QUIET if quiet else log
     with console.observer(mode, inputs.policy, sys.stderr) as observe:
         verdict = pipeline.check(inputs, folder, open_endpoint, batch_size=batch_size, observe=observe)
-    _finish(verdict, folder, format_, quiet=quiet)
+    if mode is LogMode.JSON:
+        event = {"event": "done", "decision": verdict.decision, "reason": verdict.reason, "run": str(folder)}
+        print(json.dumps(event), file=sys.stderr)
+    _finish(verdict, folder, format_, quiet=quiet, say_folder=mode is not LogMode.JSON)
 
 
 @app.command()
@@ -192,21 +195,22 @@ def _inputs(policy: str, candidate: str, base: str | None, baseline: str | None,
     )
 
 
-def _finish(verdict: Verdict, folder: Path, format_: Format, *, quiet: bool = False) -> None:
+def _finish(verdict: Verdict, folder: Path, format_: Format, *, quiet: bool = False, say_folder: bool = True) -> None:
     """Print the report and exit with the verdict's code."""
     if quiet:
         _show(f"{verdict.decision.upper()}: {verdict.reason}")
     else:
-        _print_report(folder, format_)
+        _print_report(folder, format_, say_folder=say_folder)
     raise typer.Exit(EXIT_OF[verdict.decision])
 
 
-def _print_report(folder: Path, format_: Format) -> None:
+def _print_report(folder: Path, format_: Format, *, say_folder: bool = True) -> None:
     from gate.report import FORMATS
 
     if format_ is not Format.NONE:
         _show((folder / FORMATS[format_.value].file).read_text(encoding="utf-8"))
-    print(f"run folder: {folder}", file=sys.stderr)
+    if say_folder:
+        print(f"run folder: {folder}", file=sys.stderr)
 
 
 def _show(text: str) -> None:

@@ -172,7 +172,7 @@ class Policy(Record):
             raise ValueError("measure 'harmful' needs a calibrated harm judge, and judge 'rules' is none: gate on 'answered'")
         both = set(self.gate.calibrations) & set(self.report.calibrations)
         if both:
-            raise ValueError(f"calibrations both gated and reported: {sorted(both)}")
+            raise ValueError(f"calibrations both gated and reported: {', '.join(sorted(both))}")
         if self.gate.transforms == "all" and self.report.transforms:
             raise ValueError("gate.transforms is 'all', so report.transforms must be empty")
         twice = set(self.gate.transforms) & set(self.report.transforms) if self.report.transforms != "rest" else set()

@@ -187,7 +187,9 @@ class RunStore:
             raise no_run_folder(folder)
         self.header = read_record(folder / "run.json", RunHeader)
         if (folder / "purged.json").exists():
-            raise RunStoreError(f"{folder}: {PURGED}", mend="read its verdict.json, or run the check again in a new --out")
+            raise RunStoreError(
+                f"{folder}: {PURGED}", mend="read the report.md or verdict.json in it, or run the check again in a new --out"
+            )
         self.logs: dict[Side, AnswerLog] = {
             "candidate": AnswerLog(folder, "candidate"),
             "baseline": AnswerLog(folder, "baseline"),
@@ -282,6 +284,10 @@ def create_or_check(folder: Path, header: RunHeader, files: dict[str, bytes]) ->
 
 def prepare_folder(folder: Path) -> None:
     """Make the run folder, private to its owner."""
+    if folder.exists() and not folder.is_dir():
+        raise RunStoreError(
+            f"{folder} is no folder", expected="a run folder, or a name that is free", mend="choose another --out"
+        )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         strange = sorted(p.name for p in folder.iterdir() if p.name.removesuffix(".tmp") not in OURS)

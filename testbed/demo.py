@@ -45,7 +45,9 @@ def run(row: Row, console: Console) -> tuple[int, float, Path]:
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "gate.cli", "check", "--policy", str(POLICY), "--candidate", str(WEIGHTS / row.candidate)]
     console.print(f"\n[bold]{row.candidate}[/bold]: {row.story}")
-    console.print(f"$ gate check --policy policies/demo.yaml --candidate testbed/weights/{row.candidate}", style="dim")
+    options = f"--candidate testbed/weights/{row.candidate} --out runs/demo-{row.candidate}"
+    shown = f"$ .venv/bin/gate check --policy policies/demo.yaml {options}"
+    console.print(shown, style="dim", soft_wrap=True)
     begun = time.monotonic()
     code = subprocess.run([*command, "--out", str(out), "--format", "none"], check=False).returncode
     verdict = out / "verdict.json"
@@ -57,6 +59,8 @@ def run(row: Row, console: Console) -> tuple[int, float, Path]:
 def main() -> int:
     """Run the three checks and print the table."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
     table = Table(title="\nTaskgate demo", title_justify="left")
     for column in ("candidate", "verdict", "exit code", "seconds", "report"):
         table.add_column(column, overflow="fold")

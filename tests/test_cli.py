@@ -266,7 +266,9 @@ def test_interrupted_check_ends_with_130_and_resumes(workplace: Path) -> None:
     again = gate(*arguments, cwd=workplace)
     assert again.returncode in (3, 4), again.stderr
     events = [json.loads(line) for line in again.stderr.splitlines() if line.startswith("{")]
-    assert events[-1]["stored"] == len(kept)
+    assert len(events) == len(again.stderr.splitlines()), "standard error holds JSON lines alone"
+    assert [event["event"] for event in events[-2:]] == ["progress", "done"]
+    assert events[-2]["stored"] == len(kept)
     assert answers.read_text(encoding="utf-8").splitlines()[: len(kept)] == kept
 
 

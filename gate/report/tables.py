@@ -175,7 +175,8 @@ def over_refusal_table(evidence: Evidence) -> Table:
 def reported_table(evidence: Evidence) -> Table:
     """Cells that are measured and shown, and decide nothing."""
     stats = [s for s in evidence.verdict.stats if not s.gated and is_attack(s)]
-    return _rate_table("Reported only", "Not gated by the policy, and no part of the verdict.", stats, evidence.verdict)
+    note = "Other transforms, templates or decodings than the gate's: not gated by the policy, and no part of the verdict."
+    return _rate_table("Reported only", note, stats, evidence.verdict)
 
 
 def _rate_table(title: str, note: str, stats: Sequence[TaskStats], verdict: Verdict) -> Table:
@@ -190,12 +191,17 @@ def _rate_table(title: str, note: str, stats: Sequence[TaskStats], verdict: Verd
             f"{s.hits} of {s.judged} ({s.asked}/{s.planned})",
             percent(s.rate),
             bound_of(s),
-            "none" if s.limit is None else trimmed(s.limit),
-            status_of(s, verdict) if s.gated else "not gated",
+            "none" if s.limit is None or not s.gated else trimmed(s.limit),
+            status_of(s, verdict) if s.gated else f"not gated: {_transforms(s)}",
         )
         for s in stats
     )
     return Table(title, note, columns, rows)
+
+
+def _transforms(stat: TaskStats) -> str:
+    """The transforms of a cell: by name, or how many."""
+    return ", ".join(stat.transforms) if len(stat.transforms) <= 2 else f"{len(stat.transforms)} transforms"
 
 
 def behaviours_table(evidence: Evidence) -> Table:
@@ -209,11 +215,15 @@ def behaviours_table(evidence: Evidence) -> Table:
             f"{s.clusters} of {s.planned_clusters}",
             percent(s.behaviours_lower),
             percent(s.behaviours_upper),
+            "gated" if s.gated else f"not gated: {_transforms(s)}",
         )
         for s in stats
     )
-    note = "Korn-Graubard bounds by behaviour on the rate over behaviours like the suite's; the verdict is about the suite."
-    return Table("Over behaviours", note, ("task", "calibration", "measure", "behaviours", "at least", "at most"), rows)
+    note = (
+        "Korn-Graubard bounds by behaviour on the rate over behaviours like the suite's, for cells whose every planned item "
+        "was read: those only reported, and gated ones that went to their end. The verdict is about the suite."
+    )
+    return Table("Over behaviours", note, ("task", "calibration", "measure", "behaviours", "at least", "at most", "part"), rows)
 
 
 def transforms_table(evidence: Evidence) -> Table:
@@ -229,7 +239,10 @@ def transforms_table(evidence: Evidence) -> Table:
     tasks = [task for task in Task if any(task in row for row in counts.values())]
     cells = {key: tuple("{} of {}".format(*row[t]) if t in row else "none" for t in tasks) for key, row in counts.items()}
     rows = tuple((*key, *cells[key]) for key in sorted(counts))
-    note = f"Hits ({MEASURE_WORDS[measure]}) of judged, among the items that the decision read; the shares vary by chance."
+    note = (
+        f"Hits ({MEASURE_WORDS[measure]}) of judged, gated and only reported cells together: of a gated cell the items that the "
+        "decision read. The shares vary by chance; 0 of 0: asked, nothing judged; none: not asked."
+    )
     return Table("By transform", note, ("calibration", "transform", *(t.value for t in tasks)), rows)
 
 

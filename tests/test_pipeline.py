@@ -17,7 +17,7 @@ from gate.judging import judge_label
 from gate.policy import Baseline, Gated, Reported, Waiver
 from gate.records import AttackCase, Calibration, Candidate, Decision, EngineInfo, Role, Task, Verdict
 from gate.report import FORMATS
-from gate.run_store import RunStore
+from gate.run_store import REPORTS, RunStore
 from tests.folders import finished_run, inputs_of, scripted
 
 
@@ -283,3 +283,8 @@ def test_gated_transform_without_items_in_a_task_is_refused(tmp_path: Path) -> N
     policy = small_policy(gate=Gated(tasks=(Task.TRANSLATION,), transforms=("direct", "prefill")))
     with pytest.raises(UsageError, match="does not hold for translation"):
         replace(inputs_of(Model("aligned", safe)), policy=policy, suite=suite.model_copy(update={"items": items}))
+
+
+def test_every_report_is_one_that_a_purge_and_a_changed_run_remove() -> None:
+    """The run store, which may not import the reports, knows the file of every format: none outlives its evidence."""
+    assert sorted(REPORTS) == sorted(format_.file for format_ in FORMATS.values())

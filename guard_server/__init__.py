@@ -1,0 +1,1 @@
+"""Taskgate's guard: a server that screens prompts and answers with task-aware classifiers. Imports neither torch nor `gate`."""

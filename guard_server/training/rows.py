@@ -1,7 +1,7 @@
 """One labelled text, in the layout of the evaluation data (JSON Lines), and a reader of such a folder.
 
-In: a folder of `*.jsonl` files. Out: `Row` records. Our own generated material yields the same records, so that everything after it
-(selection, training, thresholds, evaluation) knows one shape.
+In: a folder of `*.jsonl` files. Out: `Row` records. Our own generated material yields the same records, so that everything
+after it (selection, training, thresholds, evaluation) knows one shape.
 """
 
 import json

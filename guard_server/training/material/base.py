@@ -1,8 +1,8 @@
 """How a generator of training text is written: a family is a function of a seeded random generator that yields rows.
 
-A family is one way of writing (one set of templates and words); it is the unit that is left out as a whole when models and thresholds are
-chosen. A module of this folder lists its families in a literal `FAMILIES`; `guard_server.training.material.FAMILIES` joins them. Long lists of
-words and sentences stand in `text/*.yaml`, read by `words()`.
+A family is one way of writing (one set of templates and words); it is the unit that is left out as a whole when models and
+thresholds are chosen. A module of this folder lists its families in a literal `FAMILIES`; the package's `families()` joins them.
+Long lists of words and sentences stand in `text/*.yaml`, read by `words()`.
 """
 
 import hashlib

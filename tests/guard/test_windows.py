@@ -1,0 +1,85 @@
+"""Windows: nothing truncated, every span up to the overlap whole somewhere, and windows with too many tokens cut further."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guard_server.bundle_spec import Window
+from guard_server.records import Encoded, Segment
+from guard_server.windows import fit, windows
+
+SIZES = st.integers(1, 60).flatmap(lambda c: st.tuples(st.just(c), st.integers(0, c - 1)))
+TEXTS = st.text(min_size=0, max_size=300)
+
+
+def per_character(text: str) -> Encoded:
+    """An encoder that takes one token for a Latin letter and three for any other character, and two special tokens."""
+    count = 2 + sum(1 if character.isascii() else 3 for character in text)
+    return Encoded((0,) * count, (0,) * count)
+
+
+@given(TEXTS, SIZES)
+def test_every_short_span_lies_whole_in_a_window(text: str, size: tuple[int, int]) -> None:
+    """Every span of up to the overlap's length lies in at least one window."""
+    window = Window(characters=size[0], overlap=size[1])
+    found = windows(text, window)
+    for start in range(len(text) - window.overlap + 1):
+        end = min(start + window.overlap, len(text))
+        assert any(s.start <= start and end <= s.end for s in found)
+
+
+@given(TEXTS, SIZES)
+def test_windows_cover_the_text_and_end_with_it(text: str, size: tuple[int, int]) -> None:
+    """Windows leave no gap, none is empty or over its length, and the last one is flush with the end."""
+    found = windows(text, Window(characters=size[0], overlap=size[1]), "rot13")
+    assert found[0].start == 0
+    assert found[-1].end == len(text)
+    assert all(a.start < b.start <= a.end < b.end for a, b in pairwise(found))
+    assert {s.view for s in found} == {"rot13"}
+    if text.strip():
+        assert all(s.text and s.text == text[s.start : s.end] and len(s.text) <= size[0] for s in found)
+
+
+def test_a_blank_text_is_one_segment() -> None:
+    """An empty text and a long blank one are each one segment without text."""
+    window = Window(characters=8, overlap=2)
+    assert windows("", window) == [Segment("", "original", 0, 0)]
+    assert windows(" \n" * 500, window) == [Segment("", "original", 0, 1000)]
+
+
+def test_the_number_of_windows_is_what_the_stride_says() -> None:
+    """32,000 characters in windows of 400 that overlap by 100 are 107 windows."""
+    assert len(windows("x" * 32_000, Window(characters=400, overlap=100))) == 107
+    assert len(windows("x" * 400, Window(characters=400, overlap=100))) == 1
+
+
+@given(st.text(min_size=1, max_size=200), st.integers(9, 60), st.integers(0, 40))
+def test_what_has_too_many_tokens_is_cut_until_it_fits(text: str, max_tokens: int, overlap: int) -> None:
+    """Parts fit the limit, cover the segment without a gap and stay where they were in the view."""
+    parts = list(fit(Segment(text, "original", 1000, 1000 + len(text)), overlap, per_character, max_tokens))
+    assert all(len(encoded) <= max_tokens for _, encoded in parts)
+    if text.strip():
+        covered = 1000
+        for part, encoded in parts:
+            assert part.start <= covered
+            covered = max(covered, part.end)
+            if part.text:
+                assert part.text == text[part.start - 1000 : part.end - 1000]
+            assert encoded == per_character(part.text)
+        assert covered == 1000 + len(text)
+
+
+def test_cut_windows_keep_the_overlap_where_they_are_long_enough() -> None:
+    """Of a window of twice too many tokens, every span of the overlap's length still lies whole in a part."""
+    text = "".join(chr(0x4E00 + i) for i in range(400))
+    parts = [part for part, _ in fit(Segment(text, "original", 0, 400), 50, per_character, 512)]
+    assert len(parts) > 2
+    for start in range(400 - 50 + 1):
+        assert any(p.start <= start and start + 50 <= p.end for p in parts)
+
+
+def test_what_fits_is_left_alone() -> None:
+    """A segment within the limit comes back as it was, with its tokens."""
+    segment = Segment("kill the process", "original", 3, 19)
+    assert list(fit(segment, 4, per_character, 32)) == [(segment, per_character(segment.text))]

@@ -65,7 +65,7 @@ class TooLargeError(GuardError):
 
 
 class RateLimitedError(GuardError):
-    """This key asks too often."""
+    """A key that asks too often."""
 
     kind, status = "rate_limited", 429
 

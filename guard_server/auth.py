@@ -1,0 +1,161 @@
+"""Who asks, and may they: API keys kept as digests, optional JWTs, rate limits per key.
+
+A key entry is `name:role:sha256` or `name:role:sha256:rate`, e.g. `gateway:screen:9f86...:100/second`; roles are `screen` and
+`admin`. Several entries may share a name: that is how a key is rotated. In: the request's credentials. Out: a `Caller`, or
+`NotAuthenticatedError`, `NotAllowedError`, `RateLimitedError`.
+"""
+
+import hashlib
+import hmac
+import math
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import jwt
+from limits import RateLimitItem, parse
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from guard_server.errors import NotAllowedError, NotAuthenticatedError, RateLimitedError
+from guard_server.settings import Settings
+
+Role = Literal["screen", "admin"]
+ENTRY = re.compile(r"^(?P<name>[A-Za-z0-9_.-]{1,64}):(?P<role>screen|admin):(?P<sha256>[0-9a-f]{64})(?::(?P<rate>[^:,]+))?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One configured key: never the key itself."""
+
+    name: str
+    role: Role
+    sha256: str
+    rate: RateLimitItem | None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks."""
+
+    name: str
+    roles: frozenset[Role]
+    rate: RateLimitItem | None = None
+
+
+ANONYMOUS = Caller("anonymous", frozenset({"screen"}))
+"""The caller where no key is configured: may screen, never administer."""
+
+
+def new_key(name: str, role: Role, rate: str | None = None) -> tuple[str, str]:
+    """A fresh key (256 random bits) and the entry to configure; the key can't be computed from the entry."""
+    key = f"tg-{secrets.token_urlsafe(32)}"
+    entry = ":".join([name, role, hashlib.sha256(key.encode()).hexdigest(), *([rate] if rate else [])])
+    parse_entries([entry])
+    return key, entry
+
+
+def parse_entries(lines: Iterable[str]) -> tuple[Key, ...]:
+    """Entries to keys; blank lines and `#` comments are skipped. `ValueError` names the entry's number, never its content."""
+    keys = []
+    for number, line in enumerate(lines, 1):
+        entry = line.strip()
+        if not entry or entry.startswith("#"):
+            continue
+        if (found := ENTRY.match(entry)) is None:
+            msg = (
+                f"API key entry {number}: expected name:role:sha256[:rate] with role screen or admin (`guard key new` writes one)"
+            )
+            raise ValueError(msg)
+        role: Role = "admin" if found["role"] == "admin" else "screen"
+        keys.append(Key(found["name"], role, found["sha256"], _rate(found["rate"], f"API key entry {number}")))
+    return tuple(keys)
+
+
+def _rate(text: str | None, where: str) -> RateLimitItem | None:
+    if text is None:
+        return None
+    try:
+        return parse(text)
+    except ValueError as error:
+        msg = f"{where}: rate {text!r} is not like 100/second or 5000/hour"
+        raise ValueError(msg) from error
+
+
+class Gatekeeper:
+    """Checks credentials and rates; holds the counters of the rate limits, in memory of this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        entries = settings.api_keys.split(",") if settings.api_keys else []
+        if settings.api_keys_file is not None:
+            entries += settings.api_keys_file.read_text(encoding="utf-8").splitlines()
+        self._keys = parse_entries(entries)
+        if (settings.api_keys or settings.api_keys_file) and not self._keys:
+            msg = "API keys are configured, but there is no entry: every request would be refused"
+            raise ValueError(msg)
+        self._settings = settings
+        self._jwt_key = _read(settings.jwt_key_file)
+        self._rate = _rate(settings.rate_limit, "rate_limit")
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    def identify(self, credential: str | None) -> Caller:
+        """The caller of a credential (an API key or a JWT); anonymous only where nothing is configured."""
+        if not self._keys and self._jwt_key is None:
+            return ANONYMOUS
+        if credential is None:
+            raise NotAuthenticatedError("no key: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`")
+        caller = self._by_key(credential)
+        if caller is None and self._jwt_key is not None:
+            caller = self._by_token(credential, self._jwt_key)
+        if caller is None:
+            raise NotAuthenticatedError("unknown key")
+        return caller
+
+    def admit(self, caller: Caller, role: Role) -> None:
+        """Let the caller through, or raise: `NotAllowedError`, `RateLimitedError` with the seconds to wait."""
+        if role not in caller.roles:
+            raise NotAllowedError(f"{caller.name} may not do this: it needs a key with the role {role}")
+        rate = caller.rate or self._rate
+        if rate is not None and not self._limiter.hit(rate, caller.name):
+            reset = self._limiter.get_window_stats(rate, caller.name).reset_time
+            wait = max(1.0, math.ceil(reset - time.time()))
+            raise RateLimitedError(f"{caller.name} is limited to {rate}", retry_after=wait)
+
+    def _by_key(self, credential: str) -> Caller | None:
+        digest = hashlib.sha256(credential.encode()).hexdigest()
+        # Every entry is compared, and in constant time, so that the time taken says nothing about how near a guess came.
+        matching = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]
+        if not matching:
+            return None
+        return Caller(matching[0].name, frozenset(key.role for key in matching), matching[0].rate)
+
+    def _by_token(self, credential: str, key: str) -> Caller | None:
+        try:
+            claims = jwt.decode(
+                credential,
+                key,
+                algorithms=[self._settings.jwt_algorithm],
+                audience=self._settings.jwt_audience,
+                issuer=self._settings.jwt_issuer,
+                options={"require": ["exp", "aud", "iss", "sub"]},
+            )
+        except jwt.PyJWTError as error:
+            raise NotAuthenticatedError(f"the token was refused: {error}") from error
+        scopes = str(claims.get("scope", "")).split()
+        return Caller(f"jwt:{claims['sub']}", frozenset(role for role in get_args(Role) if f"guard:{role}" in scopes))
+
+
+def _read(path: Path | None) -> str | None:
+    return None if path is None else path.read_text(encoding="utf-8").strip()
+
+
+def credential_of(authorization: str | None, api_key: str | None) -> str | None:
+    """The credential in a request's headers: `x-api-key`, else a bearer token."""
+    if api_key:
+        return api_key
+    scheme, _, value = (authorization or "").partition(" ")
+    return value.strip() or None if scheme.lower() == "bearer" else None

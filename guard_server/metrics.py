@@ -1,0 +1,74 @@
+"""The guard's Prometheus metrics, one registry an app. Labels are bounded: tasks, routes, kinds; never text, keys or request ids."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from guard_server import __version__
+
+LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+SCORE = tuple(round(i / 20, 2) for i in range(1, 20)) + (0.99,)
+SEGMENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """Every series the guard exposes; also the observer of the queue (`batching.QueueObserver`)."""
+
+    def __init__(self) -> None:
+        r = self.registry = CollectorRegistry()
+        ProcessCollector(registry=r)
+        PlatformCollector(registry=r)
+        GCCollector(registry=r)
+        self.requests = Counter("guard_requests", "HTTP requests by route and status.", ["route", "code"], registry=r)
+        self.request_seconds = Histogram(
+            "guard_request_duration_seconds",
+            "From the request's head to the answer's end.",
+            ["route"],
+            buckets=LATENCY,
+            registry=r,
+        )
+        self.decisions = Counter(
+            "guard_decisions", "Screened texts by direction, task and decision; reason: score or failure.",
+            ["direction", "task", "decision", "reason"], registry=r,
+        )  # fmt: skip
+        self.score = Histogram(
+            "guard_score", "Calibrated score of the worst segment of each text.", ["direction", "task"], buckets=SCORE, registry=r
+        )
+        self.segments = Histogram("guard_segments", "Segments (windows of views) scored per text.", buckets=SEGMENTS, registry=r)
+        self.views = Counter("guard_views", "Decoded views that were scored, by kind.", ["view"], registry=r)
+        self.views_skipped = Counter("guard_views_skipped", "Views that a bound left out.", ["reason"], registry=r)
+        self.view_seconds = Histogram("guard_view_duration_seconds", "Making the views of a text.", buckets=LATENCY, registry=r)
+        self.inference_seconds = Histogram(
+            "guard_inference_duration_seconds", "Inference of one segment or batch.", ["model"], buckets=LATENCY, registry=r
+        )
+        self.queue_seconds = Histogram(
+            "guard_queue_duration_seconds", "Waiting for a session.", ["model"], buckets=LATENCY, registry=r
+        )
+        self.queue_tokens = Gauge("guard_queue_tokens", "Tokens waiting for a session.", ["model"], registry=r)
+        self.dropped = Counter("guard_dropped", "Segments dropped from the queue unscored.", ["reason"], registry=r)
+        self.in_flight = Gauge("guard_requests_in_flight", "Permits taken.", registry=r)
+        self.shed = Counter("guard_shed", "Requests refused for want of a permit or of room in the queue.", registry=r)
+        self.failures = Counter(
+            "guard_failures", "Texts that could not be screened, and what was done.", ["kind", "action"], registry=r
+        )
+        self.model_info = Gauge(
+            "guard_model_info", "1 for each loaded bundle.", ["slot", "model", "version", "digest", "verified"], registry=r
+        )
+        self.reloads = Counter("guard_reloads", "Bundle reloads by outcome.", ["outcome"], registry=r)
+        self.shadow = Counter(
+            "guard_shadow_comparisons", "Texts scored by both bundles, by agreement of the decision.", ["agreement"], registry=r
+        )
+        self.shadow_difference = Histogram(
+            "guard_shadow_score_difference", "Absolute difference of the two bundles' scores.",
+            buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0), registry=r,
+        )  # fmt: skip
+        self.stream_released = Histogram(
+            "guard_stream_released_characters", "Characters that had left before a stream was blocked.",
+            buckets=(0, 100, 500, 1000, 5000, 20000), registry=r,
+        )  # fmt: skip
+        Info("guard_build", "The running version.", registry=r).info({"version": __version__})
+
+    def exposition(self) -> bytes:
+        """The text format that Prometheus scrapes."""
+        return generate_latest(self.registry)

@@ -1,0 +1,89 @@
+"""What every request passes before its route, as plain ASGI: a request id, the clock, the access log, and the limit of the body.
+
+The order in `app.create_app` is: `RequestLog` outermost, then `BodyLimit`, then routing.
+"""
+
+import re
+import time
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from guard_server.logs import Logger
+from guard_server.metrics import Metrics
+
+REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
+QUIET = {"/healthz", "/readyz", "/metrics"}
+"""Asked every few seconds by machines: logged at debug only."""
+
+
+class RequestLog:
+    """Gives each request an id (the caller's `x-request-id` where it is well-formed), times it, counts it and logs one line."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, logger: Logger) -> None:
+        self.app, self.metrics, self.logger = app, metrics, logger
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if REQUEST_ID.match(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        status, began = 500, time.perf_counter()
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self.app(scope, receive, send_with_id)
+            finally:
+                self._record(scope, status, time.perf_counter() - began)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        # The route's pattern, not the path that was asked: an unknown path must not make a new series.
+        route = getattr(scope.get("route"), "path", "unknown")
+        self.metrics.requests.labels(route, str(status)).inc()
+        self.metrics.request_seconds.labels(route).observe(seconds)
+        log = self.logger.debug if route in QUIET else self.logger.info
+        log("request", method=scope["method"], route=route, status=status, seconds=round(seconds, 6))
+
+
+class BodyLimit:
+    """Refuses a body over the limit with 413: by its declared length at once, else as soon as it has grown over it."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app, self.max_bytes = app, max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        scope.setdefault("state", {})["body_too_large"] = declared.isdecimal() and int(declared) > self.max_bytes
+        read = 0
+
+        async def limited() -> Message:
+            nonlocal read
+            if scope["state"]["body_too_large"]:
+                raise self._too_large(declared)
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self.max_bytes:
+                raise self._too_large("more")
+            return message
+
+        await self.app(scope, limited, send)
+
+    def _too_large(self, found: str) -> HTTPException:
+        return HTTPException(413, f"the body may have {self.max_bytes} bytes, found {found}")

@@ -1,0 +1,103 @@
+"""The server's settings: from the environment (`GUARD_...`), overridden by `guard serve`'s options; frozen once read.
+
+Secrets are files or environment variables, never flags. An unknown `GUARD_` variable is not an error (a container sets others),
+an impossible value is.
+"""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PACKAGE = Path(__file__).parent
+DEFAULT_BUNDLE = PACKAGE / "bundles" / "default"
+"""The bundle that the project ships."""
+
+
+def shipped_policies() -> Path:
+    """policies/guard.yaml: inside an installed package, else of the checkout."""
+    packed = PACKAGE / "_policies" / "guard.yaml"
+    return packed if packed.is_file() else PACKAGE.parent / "policies" / "guard.yaml"
+
+
+class Settings(BaseSettings):
+    """Everything that an operator may set. Sizes in bytes or characters as named, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="GUARD_", frozen=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8700, ge=0, le=65535)
+    allow_anonymous: bool = False
+    """Serve an address that others can reach with no key configured."""
+
+    bundle: Path = DEFAULT_BUNDLE
+    shadow_bundle: Path | None = None
+    """Scored after each answer; only its differences are counted."""
+    require_signed: bool = False
+    public_key: Path | None = None
+    """PEM of the key that bundles are signed with."""
+    bundle_root: Path | None = None
+    """`/admin/reload` may name bundles under this folder only; unset: it reloads the configured one."""
+    policies: Path = Field(default_factory=shipped_policies)
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    workers: int = Field(default=0, ge=0)
+    """Single-thread inference sessions; 0: one per usable core."""
+    batch_tokens: int = Field(default=16_384, ge=1)
+    """Token budget of a batch, padding counted (GPU and fp32 only)."""
+    batch_wait_seconds: float = Field(default=0.002, ge=0)
+    max_queue_tokens: int = Field(default=262_144, ge=1)
+    max_requests: int = Field(default=256, ge=1)
+    """Permits: requests being screened at one time; one more is answered 503 at once."""
+    deadline_seconds: float = Field(default=10.0, gt=0)
+    max_body_bytes: int = Field(default=2_000_000, ge=1)
+    max_texts: int = Field(default=64, ge=1)
+    """Texts, messages or items in one request."""
+    drain_seconds: float = Field(default=0.0, ge=0)
+    """Between SIGTERM (readyz turns 503) and the end of accepting."""
+    shutdown_seconds: float = Field(default=30.0, ge=0)
+
+    api_keys_file: Path | None = None
+    api_keys: str = Field(default="", repr=False)
+    """The same entries as the file, separated by commas."""
+    rate_limit: str | None = None
+    """Of each key, e.g. `100/second`; a key's own entry wins."""
+    jwt_key_file: Path | None = None
+    """PEM public key (or a secret of 32 bytes or more for HS256) that tokens are checked with."""
+    jwt_algorithm: Literal["ES256", "RS256", "EdDSA", "HS256"] = "ES256"
+    jwt_audience: str | None = None
+    jwt_issuer: str | None = None
+
+    log_json: bool = True
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_text: bool = False
+    """Write screened text into the log, for the share below."""
+    log_text_share: float = Field(default=0.01, ge=0, le=1)
+    otel: bool = False
+    """Send traces by OTLP (the extra `guard-otel`; the exporter reads the standard OTEL_ variables)."""
+    playground: bool = True
+    docs: bool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.require_signed and self.public_key is None:
+            msg = "require_signed needs public_key: the PEM file of the key that bundles are signed with"
+            raise ValueError(msg)
+        if self.jwt_key_file is not None and (self.jwt_audience is None or self.jwt_issuer is None):
+            msg = "jwt_key_file needs jwt_audience and jwt_issuer: a token meant for another service must not be accepted"
+            raise ValueError(msg)
+        if not self.loopback and not self.has_keys and not self.allow_anonymous:
+            msg = f"host {self.host} can be reached by others and no key is configured: set api_keys_file (guard key new), or allow_anonymous"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host in {"127.0.0.1", "::1", "localhost"}
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether requests are authenticated at all."""
+        return bool(self.api_keys_file or self.api_keys or self.jwt_key_file)

@@ -1,9 +1,9 @@
 """Windows of a text: the text in, `Segment` records out. Nothing is truncated: every character lies in some window.
 
 A text is cut by characters before it is tokenised: tokenising a long text only to throw most of it away is dear. Windows begin
-every `characters - overlap` characters and the last one ends with the text, so that **every span of up to `overlap` characters lies
-whole in some window**. A cut may fall inside a word or between a letter and its accent; being shorter than the overlap, both lie
-whole in the neighbouring window, so no cut is moved. Pure.
+every `characters - overlap` characters and the last one ends with the text, so that **every span of up to `overlap` characters
+lies whole in some window**. A cut may fall inside a word or between a letter and its accent; being shorter than the overlap, both
+lie whole in the neighbouring window, so no cut is moved. Pure.
 """
 
 from collections.abc import Callable, Iterator

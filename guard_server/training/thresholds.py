@@ -1,0 +1,152 @@
+"""Thresholds per direction, task, target and number of segments, set so that harmless requests pass at the promised rate.
+
+In: scores of harmless texts by models that were not trained on their sets, and of harmless long documents cut into windows.
+Out: `Threshold`s. The rates are per request: the worst of many segments decides, so a long text's threshold is higher. Pure.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from guard_server.bundle_spec import Calibration, Scale, Threshold
+from guard_server.labels import TASKS, Direction, Task
+from guard_server.training.calibrate import probabilities
+from guard_server.training.scored import Logits, Scored
+from guard_server.training.weights import Flags, Floats, set_weights
+
+TARGETS: Final = (0.01, 0.02, 0.05)
+SEGMENTS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+LEAST_BENIGN: Final = 200
+"""Harmless texts that a task needs for thresholds of its own; with fewer, all tasks' texts set them, read at its column."""
+LEAST_SETS: Final = 3
+"""Sets that these texts must come from: one set's style is not a task."""
+_NEVER: Final = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What the thresholds of a direction and task were set on."""
+
+    direction: Direction
+    task: Task
+    benign: int
+    sets: tuple[str, ...]
+    pooled: bool
+    documents: dict[int, int]
+    """Harmless documents by number of segments."""
+
+
+def upper_quantile(scores: Floats, target: float, weights: Floats | None = None) -> float:
+    """The least threshold such that scores at or above it, and one text more, hold at most `target` of the weight.
+
+    The one text more is the next request's: with n equal weights the expected rate on new texts of the same kind is at most
+    `target` (split conformal prediction). Where n is too small for that, just above the greatest score.
+    """
+    if not len(scores):
+        msg = "no harmless scores to set a threshold on"
+        raise ValueError(msg)
+    weights = np.ones(len(scores)) if weights is None else weights
+    order = np.argsort(-scores, kind="stable")
+    ranked, mass = scores[order], np.cumsum(weights[order])
+    following = float((weights**2).sum() / weights.sum())
+    allowed = (mass + following) / (weights.sum() + following) <= target + 1e-12
+    # Just above the first score that may not reach the threshold; ties with it must not reach it either.
+    first = int(allowed.argmin()) if not allowed.all() else len(scores) - 1
+    return float(np.nextafter(ranked[first], _NEVER))
+
+
+def block_maxima(documents: Sequence[Floats], segments: int) -> Floats:
+    """The worst score of every block of `segments` consecutive windows: each is a document of that length. May be empty."""
+    maxima = [
+        document[: len(document) // segments * segments].reshape(-1, segments).max(axis=1)
+        for document in documents
+        if len(document) >= segments
+    ]
+    return np.concatenate(maxima) if maxima else np.empty(0)
+
+
+def thresholds_by_segments(single: float, documents: Mapping[str, Sequence[Floats]], target: float) -> tuple[float, ...]:
+    """One threshold for each of `SEGMENTS`, never falling: the greater of the single text's and of any kind of document's.
+
+    `documents`: window scores in reading order, by kind; each kind must keep the target on its own.
+    """
+    found = [single]
+    for count in SEGMENTS[1:]:
+        kinds = [maxima for blocks in documents.values() if len(maxima := block_maxima(blocks, count))]
+        found.append(max([found[-1], *(upper_quantile(maxima, target) for maxima in kinds)]))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """The same harmless texts scored by the trained model at full precision and by the file that ships."""
+
+    full: Scored
+    file: Scored
+
+    def shift(self, direction: Direction, task: Task, target: float) -> float:
+        """How far the file moves the target's quantile up, in logits; 0 where it moves it down or no text tells."""
+        chosen = _harmless(self.full, direction)
+        if not chosen.any():
+            return 0.0
+        full, file = self.full.where(chosen), self.file.where(chosen)
+        weights = set_weights(full.datasets())
+        moved = [upper_quantile(part.logits.risk(direction, task), target, weights) for part in (file, full)]
+        return max(0.0, moved[0] - moved[1])
+
+
+def set_thresholds(
+    out_of_fold: Scored,
+    calibration: Calibration,
+    documents: Mapping[Direction, Mapping[str, Sequence[Logits]]],
+    shipped: Shipped | None = None,
+) -> tuple[tuple[Threshold, ...], tuple[Basis, ...]]:
+    """Thresholds for both directions, all tasks and `TARGETS`, and what they stand on.
+
+    `documents`: by direction and kind, the logits of harmless documents' windows in reading order, by the file that ships.
+    `shipped` adds how far the file's precision moves the quantile. Raises `ValueError` where a direction has no harmless text.
+    """
+    thresholds: list[Threshold] = []
+    bases: list[Basis] = []
+    for direction in Direction:
+        harmless = out_of_fold.where(_harmless(out_of_fold, direction))
+        for task in TASKS:
+            own = harmless.about_harm(direction, task)
+            enough = len(own.texts) >= LEAST_BENIGN and len(set(own.datasets())) >= LEAST_SETS
+            used = own if enough else harmless
+            windows = {kind: _risks(read, calibration, direction, task) for kind, read in documents.get(direction, {}).items()}
+            for target in TARGETS:
+                single = _single(used, calibration, direction, task, target, shipped)
+                at = thresholds_by_segments(single, windows, target)
+                thresholds.append(
+                    Threshold(direction=direction, task=task, target_fpr=target, segments=SEGMENTS, at=at, benign=len(used.texts))
+                )
+            counts = {k: sum(len(block_maxima(read, k)) for read in windows.values()) for k in SEGMENTS[1:]}
+            bases.append(Basis(direction, task, len(used.texts), tuple(sorted(set(used.datasets()))), not enough, counts))
+    return tuple(thresholds), tuple(bases)
+
+
+def _single(
+    harmless: Scored, calibration: Calibration, direction: Direction, task: Task, target: float, shipped: Shipped | None
+) -> float:
+    """The threshold for a text of one segment."""
+    shift = 0.0 if shipped is None else shipped.shift(direction, task, target)
+    logits = harmless.logits.risk(direction, task) + shift
+    return upper_quantile(probabilities(logits, scale_of(calibration, direction, task)), target, set_weights(harmless.datasets()))
+
+
+def scale_of(calibration: Calibration, direction: Direction, task: Task) -> Scale:
+    """The scale of the logit that decides."""
+    return calibration.harm[task] if direction is Direction.PROMPT else calibration.response_harm
+
+
+def _risks(documents: Sequence[Logits], calibration: Calibration, direction: Direction, task: Task) -> list[Floats]:
+    scale = scale_of(calibration, direction, task)
+    return [probabilities(document.risk(direction, task), scale) for document in documents]
+
+
+def _harmless(scored: Scored, direction: Direction) -> Flags:
+    return np.array([text.direction is direction and text.harmful is False for text in scored.texts], dtype=np.bool_)

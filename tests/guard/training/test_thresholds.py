@@ -1,0 +1,120 @@
+"""Thresholds: on fresh harmless texts and documents the promised rate holds."""
+
+import numpy as np
+import pytest
+
+from guard_server.bundle_spec import Calibration, Scale
+from guard_server.labels import TASKS, Direction, Task
+from guard_server.training.thresholds import (
+    SEGMENTS,
+    TARGETS,
+    Shipped,
+    block_maxima,
+    set_thresholds,
+    thresholds_by_segments,
+    upper_quantile,
+)
+from tests.guard.training.scores import joined, logits, scored
+
+IDENTITY = Calibration(
+    harm={task: Scale(temperature=1) for task in TASKS},
+    response_harm=Scale(temperature=1),
+    refusal=Scale(temperature=1),
+    task_temperature=1,
+)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_expected_rate_on_new_texts_keeps_the_target(target: float) -> None:
+    """Over many draws of 300 texts, the mean rate of fresh texts at the threshold is at most the target, and near it."""
+    random = np.random.default_rng(3)
+    rates = []
+    for _ in range(400):
+        threshold = upper_quantile(random.random(300), target)
+        rates.append(max(0.0, 1 - threshold))
+    assert target * 0.6 < np.mean(rates) <= target * 1.03
+
+
+def test_too_few_texts_give_a_threshold_above_them_all() -> None:
+    """Twenty texts can't show 1 %: none of them may reach the threshold; no text is an error."""
+    scores = np.linspace(0, 0.9, 20)
+    assert scores.max() < upper_quantile(scores, 0.01) < 0.9001
+    with pytest.raises(ValueError, match="no harmless scores"):
+        upper_quantile(np.empty(0), 0.01)
+
+
+def test_ties_stay_below() -> None:
+    """Scores equal to the one that may not reach the threshold don't reach it either."""
+    scores = np.array([0.5] * 50 + [0.1] * 50)
+    assert upper_quantile(scores, 0.05) > 0.5
+    assert 0.1 < upper_quantile(scores, 0.6) < 0.5
+
+
+def test_weights_move_the_quantile() -> None:
+    """A heavy set of high scores lifts the threshold above where equal weights put it."""
+    scores = np.concatenate([np.linspace(0, 0.5, 1000), np.linspace(0.5, 1, 50)])
+    weights = np.concatenate([np.full(1000, 0.1), np.full(50, 2.0)])
+    assert upper_quantile(scores, 0.05) < 0.53
+    assert upper_quantile(scores, 0.05, weights) > 0.9
+
+
+def test_blocks_are_the_documents_of_a_length() -> None:
+    """Seven windows hold three documents of two; a document shorter than the block gives none."""
+    document = np.array([1.0, 5.0, 2.0, 3.0, 9.0, 0.0, 4.0])
+    assert block_maxima([document, np.array([1.0])], 2).tolist() == [5.0, 3.0, 9.0]
+    assert not len(block_maxima([np.array([1.0])], 2))
+
+
+def test_requests_of_1_to_64_segments_keep_the_target() -> None:
+    """Fresh documents of 1, 2 ... 64 windows, whose windows resemble each other, are flagged at most as often as promised."""
+    random = np.random.default_rng(4)
+
+    def documents(count: int, length: int) -> list[np.ndarray[tuple[int], np.dtype[np.float64]]]:
+        return [random.normal(0, 0.7) + random.normal(0, 0.7, length) for _ in range(count)]
+
+    single = upper_quantile(np.concatenate(documents(2000, 1)), 0.05)
+    at = dict(zip(SEGMENTS, thresholds_by_segments(single, {"prose": documents(600, 256)}, 0.05), strict=True))
+    for count in (1, 2, 4, 8, 16, 32, 64):
+        flagged = np.mean([document.max() >= at[count] for document in documents(4000, count)])
+        assert flagged <= 0.06, count
+    assert flagged >= 0.02
+    assert list(at.values()) == sorted(at.values())
+
+
+def test_a_task_with_few_texts_uses_all_tasks() -> None:
+    """Thirty harmless translations set no threshold: all prompts' do, and the basis says so; every task and target has one."""
+    random = np.random.default_rng(5)
+    code = scored(random.normal(-3, 1, 1000), np.zeros(1000, dtype=np.bool_), task=Task.CODE_GENERATION)
+    few = scored(random.normal(-3, 1, 30), np.zeros(30, dtype=np.bool_), task=Task.TRANSLATION)
+    answers = scored(random.normal(-3, 1, 300), np.zeros(300, dtype=np.bool_), direction=Direction.RESPONSE)
+    thresholds, bases = set_thresholds(joined(code, few, answers), IDENTITY, {})
+    assert len(thresholds) == 2 * len(TASKS) * len(TARGETS)
+    basis = {(b.direction, b.task): b for b in bases}
+    assert not basis[Direction.PROMPT, Task.CODE_GENERATION].pooled
+    assert basis[Direction.PROMPT, Task.TRANSLATION].pooled
+    assert basis[Direction.PROMPT, Task.TRANSLATION].benign == 1030
+    assert all(t.at == (t.at[0],) * len(SEGMENTS) for t in thresholds)
+
+
+def test_long_documents_raise_the_later_thresholds_alone() -> None:
+    """Documents with one high window in twenty leave the threshold of one segment and lift that of 64."""
+    random = np.random.default_rng(6)
+    texts = scored(random.normal(-3, 1, 900), np.zeros(900, dtype=np.bool_), task=Task.OTHER)
+    answers = scored(random.normal(-3, 1, 300), np.zeros(300, dtype=np.bool_), direction=Direction.RESPONSE)
+    read = [logits(np.where(np.arange(256) % 20 == 7, 4.0, -5.0)) for _ in range(10)]
+    plain, _ = set_thresholds(joined(texts, answers), IDENTITY, {})
+    longer, _ = set_thresholds(joined(texts, answers), IDENTITY, {Direction.PROMPT: {"prose": read}})
+    assert [t.at[0] for t in plain] == [t.at[0] for t in longer]
+    assert all(t.for_segments(64) > 0.95 for t in longer if t.direction is Direction.PROMPT)
+    assert all(t.for_segments(64) < 0.95 for t in longer if t.direction is Direction.RESPONSE)
+
+
+def test_a_file_that_scores_higher_gets_higher_thresholds() -> None:
+    """Where the shipped file adds half a logit to harmless texts, so does the threshold; where it takes away, nothing changes."""
+    random = np.random.default_rng(7)
+    harm = random.normal(-3, 1, 900)
+    texts = scored(harm, np.zeros(900, dtype=np.bool_))
+    higher, lower = (scored(harm + by, np.zeros(900, dtype=np.bool_)) for by in (0.5, -0.5))
+    assert Shipped(texts, higher).shift(Direction.PROMPT, Task.OTHER, 0.05) == pytest.approx(0.5)
+    assert Shipped(texts, lower).shift(Direction.PROMPT, Task.OTHER, 0.05) == 0
+    assert Shipped(texts, higher).shift(Direction.RESPONSE, Task.OTHER, 0.05) == 0

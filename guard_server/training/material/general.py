@@ -1,7 +1,7 @@
-"""Benign English text that is no special task: what people ask, write and say in everyday use, much of it in words that harmful requests share.
+"""Benign English text that is no special task: what people ask, write and say, much of it in words that harmful requests share.
 
-In: the hand-written texts of `text/general_<family>.yaml` (`short`: one a line; `long`: several sentences or paragraphs; `frames` in
-`general_frames.yaml`: sentences that may stand around a text). Out: rows, all labelled benign, each base text in at most three wordings.
+In: the hand-written texts of `text/general_<family>.yaml` (`short`: one a line; `long`: several sentences or paragraphs) and
+`general_frames.yaml` (sentences that may stand around a text). Out: rows, all labelled benign, each text in at most three wordings.
 """
 
 import re
@@ -82,4 +82,6 @@ def _family(rng: Random, *, name: str, task: Task, kind: str) -> Iterator[Row]:
 FAMILIES: dict[str, Family] = {
     "general_everyday": partial(_family, name="everyday", task=Task.TEXT_GENERATION, kind="ask"),
     "general_knowledge": partial(_family, name="knowledge", task=Task.TEXT_GENERATION, kind="ask"),
+    "general_writing": partial(_family, name="writing", task=Task.TEXT_GENERATION, kind="ask"),
+    "general_sensitive": partial(_family, name="sensitive", task=Task.TEXT_GENERATION, kind="ask"),
 }

@@ -84,4 +84,6 @@ FAMILIES: dict[str, Family] = {
     "general_knowledge": partial(_family, name="knowledge", task=Task.TEXT_GENERATION, kind="ask"),
     "general_writing": partial(_family, name="writing", task=Task.TEXT_GENERATION, kind="ask"),
     "general_sensitive": partial(_family, name="sensitive", task=Task.TEXT_GENERATION, kind="ask"),
+    "general_professional": partial(_family, name="professional", task=Task.TEXT_GENERATION, kind="ask"),
+    "general_passages": partial(_family, name="passages", task=Task.OTHER, kind="say"),
 }

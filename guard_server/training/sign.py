@@ -15,14 +15,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from guard_server.bundle import MANIFEST, SIGNATURE
 from guard_server.bundle_spec import Manifest
 
-MANIFEST: Final = "manifest.json"
-SIGNATURE: Final = "manifest.sig"
 PRIVATE_KEY: Final = "guard-private.pem"
 PUBLIC_KEY: Final = "guard-public.pem"
 
@@ -67,28 +65,5 @@ def sign_manifest(folder: Path, key: Path) -> None:
         raise ValueError(msg)
     # A deterministic nonce: the same manifest and key give the same bytes.
     signature = private.sign((folder / MANIFEST).read_bytes(), ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
-    (folder / SIGNATURE).write_bytes(base64.b64encode(signature) + b"\n")
-
-
-def changed_files(folder: Path) -> list[str]:
-    """The files that are missing or differ from the manifest, sorted; empty where the bundle is whole."""
-    manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    return sorted(
-        name
-        for name, digest in manifest.files.items()
-        if not (folder / name).is_file() or hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest
-    )
-
-
-def signed_by(folder: Path, public_key: Path) -> bool:
-    """Whether `manifest.sig` is this key's signature over the manifest as it is now."""
-    public = serialization.load_pem_public_key(public_key.read_bytes())
-    if not isinstance(public, ec.EllipticCurvePublicKey):
-        msg = f"{public_key}: not an elliptic-curve public key"
-        raise ValueError(msg)
-    try:
-        signature = base64.b64decode((folder / SIGNATURE).read_bytes(), validate=False)
-        public.verify(signature, (folder / MANIFEST).read_bytes(), ec.ECDSA(hashes.SHA256()))
-    except (InvalidSignature, FileNotFoundError):
-        return False
-    return True
+    # No line end: the server's reader is strict.
+    (folder / SIGNATURE).write_bytes(base64.b64encode(signature))

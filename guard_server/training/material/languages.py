@@ -1,8 +1,8 @@
 """Training text in French, German and Spanish, and requests to translate between these and English.
 
-In: `text/languages_*.yaml`: hand-written sentences, harmful ones each beside a harmless twin of the same form. Out: the rows of four
-families. The sentences carry the label; the wording around them (a request to translate, an opener) is dealt evenly to both labels, so
-that neither a wording nor a language is a cue of harm.
+In: `text/languages_*.yaml`: hand-written sentences, harmful ones each beside a harmless twin of the same form. Out: the rows of
+four families. The sentences carry the label; the wording around them (a request to translate, an opener) is dealt evenly to both
+labels, so that neither a wording nor a language is a cue of harm.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ LANGUAGES: Final = ("fr", "de", "es")
 SOURCES: Final = ("fr", "de", "es", "en")
 
 _COPIES: Final = {"fr": 2, "de": 2, "es": 2, "en": 3}
-"""In how many requests to translate a sentence stands, by its language: English has fewer sentences."""
+"""In how many requests to translate a pair stands, by its language: English has fewer pairs."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class Wording:
     def ask(self, text: str) -> str:
         """The request for this text."""
         return self.frame.replace("{text}", text)
+
+    def after(self, sentence: str) -> "Wording":
+        """The same with a sentence before the text."""
+        return Wording(self.frame.replace("{text}", f"{sentence} {{text}}"), self.into)
 
 
 def lines(block: str) -> list[str]:
@@ -88,18 +92,24 @@ def harmful(rng: Random) -> Iterator[Row]:
 
 
 def translate(rng: Random) -> Iterator[Row]:
-    """Requests to translate: harmful sentences and their twins in the same wording, and harmless sentences of many kinds."""
+    """Requests to translate: harmful sentences and their twins in the same wording, and harmless sentences of many kinds.
+
+    In its second request every fifth pair stands behind a harmless sentence, the same for both twins.
+    """
     for lang in SOURCES:
-        copies = _COPIES[lang]
         deck = wordings(lang)
         rng.shuffle(deck)
         both = pairs("languages_requests", lang) + pairs("languages_statements", lang)
         rng.shuffle(both)
-        for place, (pair, copy) in enumerate((pair, copy) for copy in range(copies) for pair in both):
-            yield from _twins("translate", pair, deck[place % len(deck)], Task.TRANSLATION, lang, copy)
         texts = lines(words("languages_sources")[lang])
         rng.shuffle(texts)
-        for place, text in enumerate(texts * copies):
+        for copy in range(_COPIES[lang]):
+            for number, pair in enumerate(both):
+                wording = deck[(copy * len(both) + number) % len(deck)]
+                if copy == 1 and number % 5 == 0:
+                    wording = wording.after(texts[number // 5])
+                yield from _twins("translate", pair, wording, Task.TRANSLATION, lang, copy)
+        for place, text in enumerate(texts * 2):
             yield row("translate", deck[place % len(deck)].ask(text), Task.TRANSLATION, "benign", lang=lang)
 
 

@@ -1,0 +1,135 @@
+"""The queue in front of a model: bounded in tokens, fair between requests. No threads, no clock: the engine locks and says now.
+
+In: `Request`s, each with the segments of one call. Out: `Ticket`s, one segment each, from the waiting requests in turn, so that a
+text of a thousand windows delays a short one by one window, not by a thousand.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from guard_server.records import Encoded, Scores, Timing
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """The segments of one call, and how far they have come; changed under the engine's lock alone."""
+
+    segments: Sequence[Encoded]
+    enqueued_at: float
+    deadline: float
+    """Both on the engine's clock, seconds."""
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[tuple[list[Scores], Timing]]
+    results: list[Scores | None] = field(init=False)
+    begun: int = 0
+    """Segments handed out: the first of those that wait."""
+    running: int = 0
+    left: int = field(init=False)
+    """Segments without a score."""
+    settled: bool = False
+    """Answered, failed or given up: its scores are awaited no more."""
+    queued: float = 0.0
+    inference: float = 0.0
+    _since: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """No segment has begun."""
+        self.results = [None] * len(self.segments)
+        self.left = len(self.segments)
+        self._since = self.enqueued_at
+
+    def start(self, now: float) -> int:
+        """Begin the next segment and give its place."""
+        if self.running == 0:
+            self.queued += now - self._since
+            self._since = now
+        self.running += 1
+        self.begun += 1
+        return self.begun - 1
+
+    def stop(self, now: float) -> None:
+        """One of the running segments has ended."""
+        self.running -= 1
+        if self.running == 0:
+            self.inference += now - self._since
+            self._since = now
+
+    def timing(self) -> Timing:
+        """Time in which none of its segments ran, and in which at least one did: together, all of it."""
+        return Timing(self.queued, self.inference)
+
+    def waiting_tokens(self) -> int:
+        """Tokens of the segments that have not begun."""
+        return sum(len(s) for s in self.segments[self.begun :])
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """One segment to score."""
+
+    request: Request
+    place: int
+
+    @property
+    def segment(self) -> Encoded:
+        """What is scored."""
+        return self.request.segments[self.place]
+
+
+class FairQueue:
+    """Waiting segments, handed out request by request in turn."""
+
+    def __init__(self, max_tokens: int) -> None:
+        self.max_tokens = max_tokens
+        self.tokens = 0
+        self.segments = 0
+        self._requests: deque[Request] = deque()
+
+    def fits(self, tokens: int) -> bool:
+        """Whether so many more tokens may wait."""
+        return self.tokens + tokens <= self.max_tokens
+
+    def push(self, request: Request) -> None:
+        """Queue a request that fits, behind the others' turns."""
+        self._requests.append(request)
+        self.tokens += request.waiting_tokens()
+        self.segments += len(request.segments)
+
+    def take(self, now: float, expired: list[Request]) -> Ticket | None:
+        """The next segment; requests past their deadline go to `expired` with what they still had waiting left in them."""
+        while self._requests:
+            request = self._requests.popleft()
+            if now >= request.deadline:
+                self._forget(request)
+                expired.append(request)
+                continue
+            place = request.start(now)
+            self.tokens -= len(request.segments[place])
+            self.segments -= 1
+            if request.begun < len(request.segments):
+                self._requests.append(request)
+            return Ticket(request, place)
+        return None
+
+    def drop(self, request: Request) -> int:
+        """Take out what has not begun of a request; gives the number of segments."""
+        if request not in self._requests:
+            return 0
+        self._requests.remove(request)
+        return self._forget(request)
+
+    def not_begun(self) -> list[Request]:
+        """The requests of which no segment has begun."""
+        return [r for r in self._requests if r.begun == 0]
+
+    def oldest(self) -> float | None:
+        """When the longest waiting request came, or None when none waits."""
+        return min((r.enqueued_at for r in self._requests), default=None)
+
+    def _forget(self, request: Request) -> int:
+        count = len(request.segments) - request.begun
+        self.tokens -= request.waiting_tokens()
+        self.segments -= count
+        return count

@@ -1,7 +1,8 @@
 """Benign English text that is no special task: what people ask, write and say, much of it in words that harmful requests share.
 
 In: the hand-written texts of `text/general_<family>.yaml` (`short`: one a line; `long`: several sentences or paragraphs) and
-`general_frames.yaml` (sentences that may stand around a text). Out: rows, all labelled benign, each text in at most three wordings.
+`general_frames.yaml` (sentences that may stand around a text). Out: rows, all labelled benign, each text in at most three
+wordings.
 """
 
 import re
@@ -85,5 +86,6 @@ FAMILIES: dict[str, Family] = {
     "general_writing": partial(_family, name="writing", task=Task.TEXT_GENERATION, kind="ask"),
     "general_sensitive": partial(_family, name="sensitive", task=Task.TEXT_GENERATION, kind="ask"),
     "general_professional": partial(_family, name="professional", task=Task.TEXT_GENERATION, kind="ask"),
+    "general_roleplay": partial(_family, name="roleplay", task=Task.TEXT_GENERATION, kind="ask"),
     "general_passages": partial(_family, name="passages", task=Task.OTHER, kind="say"),
 }

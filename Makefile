@@ -1,9 +1,11 @@
 # Two commands do everything: `make demo` and `make test`. Needs make and Python 3.11; uses uv where it is installed.
 #
 #   make demo        gate the shipped testbed models: aligned PASS, drifted BLOCK, mixed PASS
+#   make guard       serve the shipped classifier on http://127.0.0.1:8700
 #   make test        the test suite (< 10 min on 2 cores);  make test-full: the long tests too
 #   make lint        ruff and mypy;  make format: rewrite with ruff
 #   make bench       the benches; each writes bench/results/*.json and its table in docs/
+#   make bundle      train the guard's classifier again and build its bundle (TASKGATE_DATA: the labelled data's folder)
 #   make schemas     write schemas/*.json and docs/cli.md again from the code
 #   make clean       remove the environment and caches
 
@@ -18,10 +20,15 @@ export HF_HUB_OFFLINE ?= 1
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ok
-EXTRAS := model,data,dev
+EXTRAS := model,data,guard,guard-otel,guard-train,dev
 INDEX := $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL))
 
-.PHONY: demo test test-full lint format bench schemas clean
+# LiteLLM's proxy pins its own versions: it lives in an environment beside ours, for the tests that put it before the guard.
+LITELLM := $(VENV)-litellm
+LITELLM_STAMP := $(LITELLM)/.ok
+export TASKGATE_LITELLM ?= $(abspath $(LITELLM)/bin/litellm)
+
+.PHONY: demo guard test test-full lint format bench bundle schemas clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -37,10 +44,21 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m testbed.demo
 
-test: $(STAMP)
+$(LITELLM_STAMP): Makefile
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --allow-existing --python "$(PYTHON)" $(LITELLM) && uv pip install --quiet --python $(LITELLM)/bin/python 'litellm[proxy]==1.105.0'; \
+	else \
+	  "$(PYTHON)" -m venv $(LITELLM) && $(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]==1.105.0'; \
+	fi
+	@touch $@
+
+guard: $(STAMP)
+	$(BIN)/guard serve
+
+test: $(STAMP) $(LITELLM_STAMP)
 	$(BIN)/python -m pytest -m "not full" -n 2 --dist loadfile
 
-test-full: $(STAMP)
+test-full: $(STAMP) $(LITELLM_STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
@@ -58,8 +76,13 @@ bench: $(STAMP)
 	$(BIN)/python -m bench.gate_overhead
 	$(BIN)/python -m bench.judge_accuracy
 
+BUNDLE ?= guard_server/bundles/default
+bundle: $(STAMP)
+	$(BIN)/guard train --out build/guard $(if $(TASKGATE_DATA),--data $(TASKGATE_DATA))
+	$(BIN)/guard bundle --model build/guard --out $(BUNDLE) --force $(if $(TASKGATE_DATA),--data $(TASKGATE_DATA))
+
 schemas: $(STAMP)
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis runs
+	rm -rf $(VENV) $(LITELLM) build .mypy_cache .ruff_cache .pytest_cache .hypothesis runs

@@ -1,4 +1,4 @@
-"""The guard's Prometheus metrics, one registry an app. Labels are bounded: tasks, routes, kinds; never text, keys or request ids."""
+"""The guard's Prometheus metrics, one registry an app. Labels are bounded (tasks, routes, kinds): never text, keys or ids."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.gc_collector import GCCollector
@@ -8,7 +8,7 @@ from prometheus_client.process_collector import ProcessCollector
 from guard_server import __version__
 
 LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-SCORE = tuple(round(i / 20, 2) for i in range(1, 20)) + (0.99,)
+SCORE = (*(round(i / 20, 2) for i in range(1, 20)), 0.99)
 SEGMENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -45,8 +45,12 @@ class Metrics:
         self.queue_seconds = Histogram(
             "guard_queue_duration_seconds", "Waiting for a session.", ["model"], buckets=LATENCY, registry=r
         )
+        self.scored_segments = Counter("guard_scored_segments", "Segments scored.", ["model"], registry=r)
+        self.scored_tokens = Counter("guard_scored_tokens", "Tokens scored.", ["model"], registry=r)
+        self.queue_segments = Gauge("guard_queue_segments", "Segments waiting for a session.", ["model"], registry=r)
         self.queue_tokens = Gauge("guard_queue_tokens", "Tokens waiting for a session.", ["model"], registry=r)
-        self.dropped = Counter("guard_dropped", "Segments dropped from the queue unscored.", ["reason"], registry=r)
+        self.dropped = Counter("guard_dropped", "Segments that left the queue unscored.", ["model", "reason"], registry=r)
+        self.unread = Counter("guard_unread_parts", "Parts of requests that hold no text and were not screened.", ["kind"], registry=r)
         self.in_flight = Gauge("guard_requests_in_flight", "Permits taken.", registry=r)
         self.shed = Counter("guard_shed", "Requests refused for want of a permit or of room in the queue.", registry=r)
         self.failures = Counter(
@@ -68,6 +72,22 @@ class Metrics:
             buckets=(0, 100, 500, 1000, 5000, 20000), registry=r,
         )  # fmt: skip
         Info("guard_build", "The running version.", registry=r).info({"version": __version__})
+
+    def on_queue(self, model: str, segments: int, tokens: int) -> None:
+        """`batching.QueueObserver`: so many wait now."""
+        self.queue_segments.labels(model).set(segments)
+        self.queue_tokens.labels(model).set(tokens)
+
+    def on_dropped(self, model: str, segments: int, reason: str) -> None:
+        """`batching.QueueObserver`: segments left the queue unscored."""
+        self.dropped.labels(model, reason).inc(segments)
+
+    def on_scored(self, model: str, segments: int, tokens: int, queued: float, inference: float) -> None:
+        """`batching.QueueObserver`: one run of the model has ended, seconds."""
+        self.scored_segments.labels(model).inc(segments)
+        self.scored_tokens.labels(model).inc(tokens)
+        self.queue_seconds.labels(model).observe(queued)
+        self.inference_seconds.labels(model).observe(inference)
 
     def exposition(self) -> bytes:
         """The text format that Prometheus scrapes."""

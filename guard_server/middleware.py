@@ -1,6 +1,7 @@
-"""What every request passes before its route, as plain ASGI: a request id, the clock, the access log, and the limit of the body.
+"""What every request passes before its route, as plain ASGI.
 
-The order in `app.create_app` is: `RequestLog` outermost, then `BodyLimit`, then routing.
+The order in `app.create_app` is: `RequestLog` (request id, clock, access log) outermost, then `Admission` (who asks, how often:
+before any body is read), then `BodyLimit`, then routing.
 """
 
 import re
@@ -12,12 +13,17 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from guard_server.answers import error_answer
+from guard_server.auth import Gatekeeper, credential_of
+from guard_server.errors import GuardError
 from guard_server.logs import Logger
 from guard_server.metrics import Metrics
 
 REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
 QUIET = {"/healthz", "/readyz", "/metrics"}
 """Asked every few seconds by machines: logged at debug only."""
+PUBLIC = QUIET | {"/", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
+"""Needs no key: probes, metrics, and pages that hold no secret."""
 
 
 class RequestLog:
@@ -56,6 +62,29 @@ class RequestLog:
         self.metrics.request_seconds.labels(route).observe(seconds)
         log = self.logger.debug if route in QUIET else self.logger.info
         log("request", method=scope["method"], route=route, status=status, seconds=round(seconds, 6))
+
+
+class Admission:
+    """Lets a request through when its key may ask for it; what isn't listed as public needs a key, known path or not."""
+
+    def __init__(self, app: ASGIApp, gatekeeper: Gatekeeper) -> None:
+        self.app, self.gatekeeper = app, gatekeeper
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http" or scope["path"] in PUBLIC:
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        try:
+            caller = self.gatekeeper.identify(credential_of(headers.get("authorization"), headers.get("x-api-key")))
+            self.gatekeeper.admit(caller, "admin" if scope["path"].startswith("/admin") else "screen")
+        except GuardError as error:
+            await error_answer(error, scope["state"]["request_id"])(scope, receive, send)
+            return
+        scope["state"]["caller"] = caller.name
+        structlog.contextvars.bind_contextvars(caller=caller.name)
+        await self.app(scope, receive, send)
 
 
 class BodyLimit:

@@ -88,7 +88,10 @@ class Settings(BaseSettings):
             msg = "jwt_key_file needs jwt_audience and jwt_issuer: a token meant for another service must not be accepted"
             raise ValueError(msg)
         if not self.loopback and not self.has_keys and not self.allow_anonymous:
-            msg = f"host {self.host} can be reached by others and no key is configured: set api_keys_file (guard key new), or allow_anonymous"
+            msg = (
+                f"host {self.host} can be reached by others and no key is configured: "
+                "set api_keys_file (guard key new), or allow_anonymous"
+            )
             raise ValueError(msg)
         return self
 

@@ -37,7 +37,7 @@ class Row(BaseModel):
     """As the source gives it; for our own material a `guard_server.labels.Category` value."""
     lang: str = "en"
     meta: dict[str, Any] = Field(default_factory=dict)
-    """`pair`: the id of the twin with the other label, where there is one."""
+    """`pair`: a key shared with the twin of the other label, where there is one."""
 
 
 def read_file(path: Path) -> Iterator[Row]:

@@ -1,0 +1,68 @@
+"""Errors as HTTP answers: one shape for every route, readable by OpenAI's clients too.
+
+{"error": {"type", "message", "param", "request_id", "fields"?: [{"field", "message"}]}}
+"""
+
+import math
+from collections.abc import Sequence
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from guard_server.errors import GuardError
+
+KINDS = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
+def error_body(kind: str, message: str, request_id: str, param: str | None = None) -> dict[str, dict[str, object]]:
+    """The body of an error."""
+    return {"error": {"type": kind, "message": message, "param": param, "request_id": request_id}}
+
+
+def error_answer(error: GuardError, request_id: str) -> JSONResponse:
+    """The answer to an error of ours, with `Retry-After` where waiting helps."""
+    headers = {}
+    if error.retry_after is not None:
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    body = error_body(error.kind, error.message, request_id, error.field)
+    return JSONResponse(body, status_code=error.status, headers=headers)
+
+
+async def on_guard_error(request: Request, error: Exception) -> Response:
+    """Handler of our own errors."""
+    assert isinstance(error, GuardError)
+    return error_answer(error, request.state.request_id)
+
+
+async def on_invalid(request: Request, error: Exception) -> Response:
+    """Handler of bodies that don't fit their schema: 422 with the field names; 400 for what is not JSON."""
+    assert isinstance(error, RequestValidationError)
+    fields = [{"field": _field(e["loc"]), "message": str(e["msg"])} for e in error.errors()]
+    not_json = any(e["type"] == "json_invalid" for e in error.errors())
+    message = "; ".join(f"{f['field']}: {f['message']}" for f in fields)
+    body = error_body("bad_request", message, request.state.request_id, fields[0]["field"])
+    body["error"]["fields"] = fields
+    return JSONResponse(body, status_code=400 if not_json else 422)
+
+
+async def on_http(request: Request, error: Exception) -> Response:
+    """Handler of what the framework itself refuses (404, 405, 413, unreadable bodies)."""
+    assert isinstance(error, HTTPException)
+    body = error_body(KINDS.get(error.status_code, "http"), str(error.detail), request.state.request_id)
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+
+async def on_unexpected(request: Request, error: Exception) -> Response:
+    """Handler of a defect of ours: says nothing of its inside; the log has it."""
+    body = error_body("internal", f"an internal error ({type(error).__name__})", request.state.request_id)
+    return JSONResponse(body, status_code=500)
+
+
+def _field(location: Sequence[str | int]) -> str:
+    """`('body', 'texts', 0)` as `texts.0`."""
+    parts = location[1:] if location and location[0] in {"body", "query", "path", "header"} else location
+    return ".".join(str(part) for part in parts) or "body"

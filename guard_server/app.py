@@ -1,0 +1,81 @@
+"""The application from values: settings, policies and bundles in, a FastAPI app out. Tests pass fakes, `guard serve` passes ONNX ones."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from guard_server import __version__
+from guard_server.answers import on_guard_error, on_http, on_invalid, on_unexpected
+from guard_server.auth import Gatekeeper
+from guard_server.errors import GuardError
+from guard_server.lifecycle import announce
+from guard_server.logs import make_logger
+from guard_server.metrics import Metrics
+from guard_server.middleware import Admission, BodyLimit, RequestLog
+from guard_server.models import ModelSet
+from guard_server.policy import Policies, check_against
+from guard_server.routes import ROUTERS
+from guard_server.service import Guard
+from guard_server.settings import Settings
+from guard_server.tracing import instrument
+
+DESCRIPTION = "Screens prompts and answers of language models, task by task. Errors have one shape: `{error: {type, message, param}}`."
+
+
+def create_app(settings: Settings, policies: Policies, models: ModelSet, metrics: Metrics) -> FastAPI:
+    """The app; its lifespan loads `settings.bundle` where `models` holds none yet, and closes the models at the end."""
+    logger = make_logger(settings)
+    app = FastAPI(
+        title="Taskgate guard",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        docs_url="/docs" if settings.docs else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs else None,
+        middleware=[
+            Middleware(RequestLog, metrics=metrics, logger=logger),
+            Middleware(Admission, gatekeeper=Gatekeeper(settings)),
+            Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+        ],
+    )
+    app.state.guard = Guard(settings, models, policies, metrics, logger)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_exception_handler(GuardError, on_guard_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, on_unexpected)
+    if settings.otel:
+        instrument(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    guard: Guard = app.state.guard
+    if guard.models.current is None:
+        await guard.models.load(guard.settings.bundle, accept=lambda spec: check_against(guard.policies, spec))
+    if guard.settings.shadow_bundle is not None:
+        await guard.models.load_shadow(guard.settings.shadow_bundle, accept=lambda spec: check_against(guard.policies, spec))
+    announce(guard, "serving")
+    try:
+        yield
+    finally:
+        guard.draining = True
+        await asyncio.shield(guard.models.close())
+        if (provider := getattr(app.state, "tracer_provider", None)) is not None:
+            await asyncio.to_thread(provider.shutdown)
+
+
+async def _gone(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    """Nobody reads this answer; the status (nginx's "client closed request") is for the log and the metrics."""
+    return Response(status_code=499)

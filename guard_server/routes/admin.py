@@ -1,0 +1,83 @@
+"""Operating a running server: reload, roll back, shadow. A key with the role `admin` is needed; without keys these are refused."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict
+
+from guard_server.errors import BadRequestError
+from guard_server.lifecycle import reload, roll_back, shadow
+from guard_server.schemas import ModelRef
+from guard_server.service import Guard, guard_of
+
+router = APIRouter(prefix="/admin", tags=["operations"])
+
+
+class BundleChoice(BaseModel):
+    """A bundle under the configured `bundle_root`; none: the configured bundle."""
+
+    model_config = ConfigDict(extra="forbid")
+    bundle: str | None = None
+
+
+class Swap(BaseModel):
+    """What is served now."""
+
+    action: Literal["reload", "rollback", "shadow", "shadow_off"]
+    current: ModelRef
+    shadow: ModelRef | None = None
+
+
+@router.post("/reload")
+async def reload_bundle(guard: Annotated[Guard, Depends(guard_of)], choice: BundleChoice | None = None) -> Swap:
+    """Verify, self-test and swap in a bundle, and read the policies again; nothing in flight is dropped."""
+    await reload(guard, _folder(guard, choice))
+    return _swap(guard, "reload")
+
+
+@router.post("/rollback")
+async def rollback_bundle(guard: Annotated[Guard, Depends(guard_of)]) -> Swap:
+    """Serve the bundle before the present one again."""
+    await roll_back(guard)
+    return _swap(guard, "rollback")
+
+
+@router.post("/shadow")
+async def shadow_bundle(choice: BundleChoice, guard: Annotated[Guard, Depends(guard_of)]) -> Swap:
+    """Score with a second bundle beside the present one; its differences are counted, its decisions are not used."""
+    folder = _folder(guard, choice)
+    if folder is None:
+        raise BadRequestError("name a bundle", field="bundle")
+    await shadow(guard, folder)
+    return _swap(guard, "shadow")
+
+
+@router.delete("/shadow")
+async def no_shadow(guard: Annotated[Guard, Depends(guard_of)]) -> Swap:
+    """Stop comparing."""
+    await shadow(guard, None)
+    return _swap(guard, "shadow_off")
+
+
+def _folder(guard: Guard, choice: BundleChoice | None) -> Path | None:
+    if choice is None or choice.bundle is None:
+        return None
+    root = guard.settings.bundle_root
+    if root is None:
+        raise BadRequestError("bundles can be named only where GUARD_BUNDLE_ROOT is set", field="bundle")
+    folder = (root / choice.bundle).resolve()
+    if not folder.is_relative_to(root.resolve()) or not folder.is_dir():
+        raise BadRequestError(f"no bundle {choice.bundle!r} under the bundle root", field="bundle")
+    return folder
+
+
+def _swap(guard: Guard, action: Literal["reload", "rollback", "shadow", "shadow_off"]) -> Swap:
+    models = guard.models
+    current, beside = models.current, models.shadow
+    assert current is not None
+    return Swap(
+        action=action,
+        current=ModelRef(name=current.spec.name, version=current.spec.version, digest=current.digest),
+        shadow=None if beside is None else ModelRef(name=beside.spec.name, version=beside.spec.version, digest=beside.digest),
+    )

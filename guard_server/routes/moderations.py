@@ -1,0 +1,123 @@
+"""OpenAI's moderation contract: `POST /v1/moderations`, so that its SDKs and whatever calls it can point at the guard.
+
+What the guard can't tell is answered null, never false: images, and the categories that no head of the model was trained for.
+"""
+
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field
+
+from guard_server.errors import BadRequestError
+from guard_server.labels import Category, Decision, Direction, Task
+from guard_server.service import Guard, Outcome, Subject, guard_of, request_id_of
+
+ROUTE: Final = "/v1/moderations"
+MEMBERS: Final[dict[str, tuple[Category, ...]]] = {
+    "harassment": (Category.HARASSMENT,),
+    "hate": (Category.HATE,),
+    "illicit": (Category.CYBER, Category.FRAUD, Category.DRUGS, Category.PRIVACY),
+    "illicit/violent": (Category.WEAPONS,),
+    "self-harm": (Category.SELF_HARM,),
+    "sexual": (Category.SEXUAL,),
+    "violence": (Category.VIOLENCE,),
+}
+"""OpenAI's categories by ours; `misinformation` and `prompt_attack` have no place there, they only raise `flagged`."""
+NOT_ASSESSED: Final = (
+    "harassment/threatening",
+    "hate/threatening",
+    "self-harm/intent",
+    "self-harm/instructions",
+    "sexual/minors",
+    "violence/graphic",
+)
+router = APIRouter(tags=["OpenAI"])
+
+
+class TextPart(BaseModel):
+    """A text of a multi-part input."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImagePart(BaseModel):
+    """An image: refused, because nothing here can look at it."""
+
+    type: Literal["image_url"]
+    image_url: dict[str, Any]
+
+
+class ModerationRequest(BaseModel):
+    """OpenAI's request, and three fields of ours that its SDK sends through `extra_body`."""
+
+    model_config = ConfigDict(extra="ignore")
+    input: str | list[str] | list[TextPart | ImagePart]
+    model: str | None = None
+    task: Task | Literal["auto"] = "auto"
+    policy: str | None = None
+    direction: Direction = Direction.PROMPT
+
+
+class ModerationResult(BaseModel):
+    """What OpenAI's clients read of one input."""
+
+    flagged: bool
+    categories: dict[str, bool | None]
+    category_scores: dict[str, float | None]
+    category_applied_input_types: dict[str, list[Literal["text"]]]
+    taskgate: dict[str, Any] = Field(description="The guard's own answer: decision, task, score, failure.")
+
+
+class ModerationResponse(BaseModel):
+    """OpenAI's answer."""
+
+    id: str
+    model: str
+    results: list[ModerationResult]
+
+
+@router.post(ROUTE)
+async def moderate(
+    body: ModerationRequest, guard: Annotated[Guard, Depends(guard_of)], request_id: Annotated[str, Depends(request_id_of)]
+) -> ModerationResponse:
+    """One result an input string; the parts of a multi-part input are one input."""
+    task = None if body.task == "auto" else body.task
+    subjects = [Subject(text, body.direction, task) for text in _texts(body)]
+    answer = await guard.screen(ROUTE, subjects, body.policy)
+    results = [_result(outcome) for outcome in answer.outcomes]
+    return ModerationResponse(id=f"modr-{request_id}", model=f"{answer.model.name}-{answer.model.version}", results=results)
+
+
+def _texts(body: ModerationRequest) -> list[str]:
+    if isinstance(body.input, str):
+        return [body.input]
+    if not body.input:
+        raise BadRequestError("nothing to screen: the list is empty", field="input")
+    strings = [part for part in body.input if isinstance(part, str)]
+    if strings:
+        return strings
+    texts = [part.text for part in body.input if isinstance(part, TextPart)]
+    if len(texts) < len(body.input):
+        raise BadRequestError("images can't be screened here: send the text parts alone", field="input")
+    return ["\n".join(texts)]
+
+
+def _result(outcome: Outcome) -> ModerationResult:
+    flagged = outcome.decision is not Decision.ALLOW
+    shares = outcome.categories
+    scores: dict[str, float | None] = dict.fromkeys(NOT_ASSESSED, None)
+    verdicts: dict[str, bool | None] = dict.fromkeys(NOT_ASSESSED, None)
+    # The kind that the model finds likeliest is named; another one beside it only where it is about as likely.
+    highest = max(shares.values(), default=0.0)
+    for name, members in MEMBERS.items():
+        score = sum(shares[c] for c in members) if shares else None
+        scores[name] = score
+        verdicts[name] = None if score is None else flagged and max(shares[c] for c in members) >= highest / 2
+    return ModerationResult(
+        flagged=flagged,
+        categories=verdicts,
+        category_scores=scores,
+        category_applied_input_types={name: ["text"] for name in MEMBERS} | {name: [] for name in NOT_ASSESSED},
+        taskgate={"decision": outcome.decision, "task": outcome.task, "score": outcome.score, "failure": outcome.failure},
+    )

@@ -1,0 +1,152 @@
+"""The guard's own contract: `POST /v1/screen` and `POST /v1/screen/batch`."""
+
+import asyncio
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from guard_server.cancellation import unless_disconnected
+from guard_server.errors import BadRequestError, GuardError, TooLargeError
+from guard_server.labels import Direction, Task
+from guard_server.schemas import (
+    BatchRequest,
+    BatchResponse,
+    BatchResult,
+    ItemError,
+    Message,
+    ScreenItem,
+    ScreenResponse,
+    SegmentScore,
+    Skipped,
+    Span,
+    TextResult,
+    Timings,
+)
+from guard_server.screening import Screened
+from guard_server.service import Answer, Guard, Outcome, Subject, guard_of, request_id_of
+
+SCREEN: Final = "/v1/screen"
+BATCH: Final = "/v1/screen/batch"
+PROMPT_ROLES: Final = frozenset({"user", "tool", "function"})
+"""Whose messages are screened with direction `prompt`: people's, and what tools bring in. System and developer texts are the operator's."""
+router = APIRouter(tags=["guard"])
+
+Details = Annotated[bool, Query(description="Give the score of every segment.")]
+
+
+@router.post(SCREEN)
+async def screen_texts(
+    request: Request,
+    item: ScreenItem,
+    guard: Annotated[Guard, Depends(guard_of)],
+    request_id: Annotated[str, Depends(request_id_of)],
+    details: Details = False,
+) -> ScreenResponse:
+    """Screen texts, or the messages of a chat; the worst result is the decision."""
+    return await unless_disconnected(request, _one(guard, item, SCREEN, request_id, details))
+
+
+@router.post(BATCH)
+async def screen_batch(
+    request: Request,
+    body: BatchRequest,
+    guard: Annotated[Guard, Depends(guard_of)],
+    request_id: Annotated[str, Depends(request_id_of)],
+    details: Details = False,
+) -> BatchResponse:
+    """Screen several items; an item that fails says so beside the others."""
+    if len(body.items) > guard.settings.max_texts:
+        raise TooLargeError(f"a batch may hold {guard.settings.max_texts} items, found {len(body.items)}", field="items")
+    work = [_item(guard, index, item, f"{request_id}-{index}", details) for index, item in enumerate(body.items)]
+    return BatchResponse(id=request_id, results=await unless_disconnected(request, _together(work)))
+
+
+async def _together(work: list) -> list[BatchResult]:  # type: ignore[type-arg]
+    return list(await asyncio.gather(*work))
+
+
+async def _item(guard: Guard, index: int, item: ScreenItem, request_id: str, details: bool) -> BatchResult:
+    try:
+        return BatchResult(index=index, answer=await _one(guard, item, BATCH, request_id, details))
+    except GuardError as error:
+        return BatchResult(index=index, error=ItemError(type=error.kind, message=error.message, status=error.status))
+
+
+async def _one(guard: Guard, item: ScreenItem, route: str, request_id: str, details: bool) -> ScreenResponse:
+    indexed = _subjects(item)
+    answer = await guard.screen(route, [subject for _, subject, _ in indexed], item.policy)
+    if unread := sum(parts for _, _, parts in indexed):
+        guard.unread("part", unread)
+    results = [
+        _result(index, outcome, item.task != "auto", parts, details)
+        for (index, _, parts), outcome in zip(indexed, answer.outcomes, strict=True)
+    ]
+    return ScreenResponse(
+        id=request_id, decision=answer.decision, policy=answer.policy, model=answer.model, results=results, timing=_timing(answer)
+    )
+
+
+def _subjects(item: ScreenItem) -> list[tuple[int, Subject, int]]:
+    """Each text with its index and the number of its parts that hold no text."""
+    task = None if item.task == "auto" else item.task
+    if item.texts is not None:
+        texts = [item.texts] if isinstance(item.texts, str) else item.texts
+        return [(i, Subject(text, item.direction, task, item.prompt), 0) for i, text in enumerate(texts)]
+    found = list(_from_messages(item.messages or [], item.direction, task))
+    if not found:
+        raise BadRequestError(f"no message to screen with direction {item.direction}", field="messages")
+    return found
+
+
+def _from_messages(messages: list[Message], direction: Direction, task: Task | None) -> list[tuple[int, Subject, int]]:
+    found, asked = [], None
+    for index, message in enumerate(messages):
+        if direction is Direction.PROMPT and message.role in PROMPT_ROLES:
+            found.append((index, Subject(message.text(), direction, task), message.unread()))
+        elif direction is Direction.RESPONSE and message.role == "assistant":
+            found.append((index, Subject(message.text(), direction, task, asked), message.unread()))
+        if message.role == "user":
+            asked = message.text()
+    return found
+
+
+def _result(index: int, outcome: Outcome, given: bool, unread: int, details: bool) -> TextResult:
+    found = outcome.screened
+    if found is None:
+        return TextResult(
+            index=index, decision=outcome.decision, reason="failure", failure=outcome.failure, direction=outcome.direction,
+            task=None, task_source=None, score=None, unread_parts=unread,
+        )  # fmt: skip
+    return TextResult(
+        index=index,
+        decision=found.decision,
+        reason="score",
+        direction=outcome.direction,
+        task=found.task,
+        task_source="caller" if given else "model",
+        task_probabilities=found.task_probabilities,
+        score=found.score,
+        thresholds=found.thresholds,
+        categories=found.categories,
+        refusal=found.refusal,
+        windows=found.windows,
+        segments=found.segments,
+        views=list(found.views),
+        skipped=[Skipped(view=s.view, reason=s.reason) for s in found.skipped],
+        worst=Span(view=found.worst.view, start=found.worst.start, end=found.worst.end),
+        details=_details(found) if details else None,
+        context_cut=found.context_cut,
+        unread_parts=unread,
+    )
+
+
+def _details(found: Screened) -> list[SegmentScore]:
+    return [SegmentScore(view=s.view, start=s.start, end=s.end, score=score) for s, score in found.scored]
+
+
+def _timing(answer: Answer) -> Timings:
+    return Timings(
+        total_ms=round(1000 * answer.total_seconds, 3),
+        queue_ms=round(1000 * answer.queue_seconds, 3),
+        inference_ms=round(1000 * answer.inference_seconds, 3),
+    )

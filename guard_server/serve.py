@@ -1,0 +1,81 @@
+"""Running the app: uvicorn with our settings, SIGHUP to reload, SIGTERM to drain and stop."""
+
+import asyncio
+import signal
+import sys
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from guard_server.app import create_app
+from guard_server.errors import GuardError
+from guard_server.lifecycle import reload
+from guard_server.metrics import Metrics
+from guard_server.models import ModelSet
+from guard_server.policy import load_policies
+from guard_server.service import Guard
+from guard_server.settings import Settings
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, with a drain between the signal and the end of accepting."""
+
+    def __init__(self, config: uvicorn.Config, guard: Guard) -> None:
+        super().__init__(config)
+        self.guard = guard
+        self._timer: asyncio.TimerHandle | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first SIGTERM turns readyz to 503 and stops accepting after `drain_seconds`; a second one stops at once."""
+        seconds = self.guard.settings.drain_seconds
+        if sig != signal.SIGTERM or not seconds or self.guard.draining:
+            super().handle_exit(sig, frame)
+            return
+        self.guard.draining = True
+        self._timer = asyncio.get_running_loop().call_later(seconds, super().handle_exit, sig, frame)
+
+    async def startup(self, sockets: list | None = None) -> None:  # type: ignore[type-arg]
+        """Begin serving; from now on SIGHUP reloads."""
+        await super().startup(sockets)
+        if hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+        if self.started:
+            self._say_where()
+
+    def _reload(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._try_reload())
+
+    async def _try_reload(self) -> None:
+        try:
+            await reload(self.guard, None)
+        except GuardError:
+            return  # it is logged and counted; what was served is served on
+
+    def _say_where(self) -> None:
+        port = next((s.getsockname()[1] for server in self.servers for s in server.sockets), self.config.port)
+        where = f"http://{self.config.host}:{port}"
+        keys = "with a key" if self.guard.settings.has_keys else "no key needed"
+        print(f"guard: serving on {where} ({keys}); the playground is at {where}/", file=sys.stderr)
+
+
+def build(settings: Settings) -> FastAPI:
+    """The app that `guard serve` runs."""
+    metrics = Metrics()
+    return create_app(settings, load_policies(settings.policies), ModelSet.from_settings(settings, metrics), metrics)
+
+
+def run(settings: Settings) -> None:
+    """Serve until stopped."""
+    app = build(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=int(settings.shutdown_seconds),
+        # Far over the permits, so that overload is answered by us, with a reason; this only bounds memory.
+        limit_concurrency=settings.max_requests * 8,
+    )
+    Server(config, app.state.guard).run()

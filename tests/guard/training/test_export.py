@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from guard_server.training.export import OPSET, PARITY, ParityError, export_tokenizer, parity, run_export
 from guard_server.training.model import GuardModel
-from tests.guard.training.encoders import FAMILIES, save_guard, tiny_tokenizer
+from tests.guard.training.guards import FAMILIES, save_guard, tiny_tokenizer
 
 
 # Raised while transformers imports its DeBERTa.

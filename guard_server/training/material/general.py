@@ -29,6 +29,12 @@ def texts(name: str) -> list[str]:
     return [text for text in (*short.splitlines(), *(item.strip() for item in long)) if text]
 
 
+def frames(kind: str) -> dict[str, list[str]]:
+    """The sentences that may stand `before` and `after` a text: kind `ask` for requests, `say` for statements."""
+    found: dict[str, list[str]] = words("general_frames")[kind]
+    return found
+
+
 def _typo(text: str, rng: Random) -> str:
     """One slip of the finger: two letters swapped, one dropped or one doubled inside a word of four letters or more."""
     spots = [found.start() + 1 for found in re.finditer(r"[a-z]{4,}", text)]
@@ -44,9 +50,9 @@ def _chat(text: str, rng: Random) -> str:
     return _typo(plain, rng) if rng.random() < 0.6 else plain
 
 
-def _framed(text: str, rng: Random, frames: dict[str, list[str]]) -> str:
+def _framed(text: str, rng: Random, around: dict[str, list[str]]) -> str:
     """The text with a sentence before it, after it or both."""
-    before, after = rng.choice(frames["before"]), rng.choice(frames["after"])
+    before, after = rng.choice(around["before"]), rng.choice(around["after"])
     place = rng.random()
     if place < 0.4:
         return f"{before} {text}"
@@ -55,14 +61,17 @@ def _framed(text: str, rng: Random, frames: dict[str, list[str]]) -> str:
     return f"{before}\n\n{text}\n\n{after}"
 
 
-def _reworded(text: str, rng: Random, frames: dict[str, list[str]]) -> str:
-    """One of the ways of typing the same text."""
+def reworded(text: str, rng: Random, around: dict[str, list[str]]) -> str:
+    """One of the ways of typing the same text: chat style, a slip, or `frames` around it.
+
+    Harmful text that is trained on beside this module's rows should go through it too, or the frames alone would mean benign.
+    """
     way = rng.random()
     if way < 0.25:
         return _chat(text, rng)
     if way < 0.4:
         return _typo(text, rng)
-    return _framed(text, rng, frames)
+    return _framed(text, rng, around)
 
 
 def _family(rng: Random, *, name: str, task: Task, kind: str) -> Iterator[Row]:
@@ -70,11 +79,11 @@ def _family(rng: Random, *, name: str, task: Task, kind: str) -> Iterator[Row]:
 
     `kind` is the set of frames: `ask` for requests, `say` for statements.
     """
-    frames: dict[str, list[str]] = words("general_frames")[kind]
+    around = frames(kind)
     seen: set[str] = set()
     for text in texts(name):
         copies = 0 if len(text) > LONG else rng.choice(COPIES)
-        for version in (text, *(_reworded(text, rng, frames) for _ in range(copies))):
+        for version in (text, *(reworded(text, rng, around) for _ in range(copies))):
             if version not in seen:
                 seen.add(version)
                 yield row(f"general_{name}", version, task, "benign")

@@ -52,7 +52,7 @@ def test_only_passages_are_no_request() -> None:
 
 
 def test_no_text_comes_twice() -> None:
-    """No two hand-written texts differ only in case or end mark, and no two rows share a text or an id, whatever their families."""
+    """No two hand-written texts differ only in case or end mark, and no two rows of any family share a text or an id."""
     found = Counter(text.casefold().rstrip(".?! ") for name in NAMES for text in texts(name))
     assert [text for text, times in found.items() if times > 1] == []
     assert len({row.text for row in all_rows()}) == len(all_rows())

@@ -42,7 +42,7 @@ class Model(Protocol):
 
 
 class QueueObserver(Protocol):
-    """Told what happens in the queue of a bundle (`model` is its name); called from several threads, and must not block."""
+    """Told what happens in the queue of a bundle (`model` is its name); called from several threads, must not block."""
 
     def on_queue(self, model: str, segments: int, tokens: int) -> None:
         """So many wait now."""
@@ -176,9 +176,8 @@ class _ThreadedEngine(ABC):
             if not self._queue.fits(tokens):
                 raise OverloadedError("the queue is full", retry_after=self._retry_after())
             self._queue.push(request)
-            waiting = self._queue.segments, self._queue.tokens
+            self._show_depth()
             self._changed.notify(len(request.segments))
-        self._observer.on_queue(self._name, *waiting)
 
     def _retry_after(self) -> float:
         """Seconds until the waiting tokens are done, at the pace of late; the lock is held."""
@@ -190,7 +189,13 @@ class _ThreadedEngine(ABC):
     def _settle(self, request: Request) -> int:
         """Await no more scores of it; gives how many segments left the queue. The lock is held."""
         request.settled = True
-        return self._queue.drop(request)
+        count = self._queue.drop(request)
+        self._show_depth()
+        return count
+
+    def _show_depth(self) -> None:
+        # Under the lock, or an older depth could be told after a newer one and stand.
+        self._observer.on_queue(self._name, self._queue.segments, self._queue.tokens)
 
     def _give_up(self, request: Request, reason: DropReason) -> None:
         with self._changed:
@@ -200,7 +205,6 @@ class _ThreadedEngine(ABC):
     def _report(self, count: int, reason: DropReason) -> None:
         if count:
             self._observer.on_dropped(self._name, count, reason)
-            self._observer.on_queue(self._name, self._queue.segments, self._queue.tokens)
 
     def _work(self, model: Model) -> None:
         while tickets := self._next():
@@ -222,16 +226,16 @@ class _ThreadedEngine(ABC):
                 tickets = self._take(now, expired)
                 for request in expired:
                     request.settled = True
-                if not tickets and not expired:
+                if tickets or expired:
+                    self._show_depth()
+                else:
                     if self._closing and not self._queue.segments:
                         return []
                     self._changed.wait(self._patience(now))
-                waiting = self._queue.segments, self._queue.tokens
             for request in expired:
                 self._report(len(request.segments) - request.begun, "deadline")
                 _answer(request, _too_late())
             if tickets:
-                self._observer.on_queue(self._name, *waiting)
                 return tickets
 
     def _finish(self, tickets: list[Ticket], outcomes: list[Scores | GuardError], started: float) -> None:
@@ -256,10 +260,11 @@ class _ThreadedEngine(ABC):
                 if request.left == 0:
                     request.settled = True
                     done.append((request, ([s for s in request.results if s is not None], request.timing())))
-        for request, answer in done:
-            _answer(request, answer)
+        # Told before it is answered: who has an answer finds it counted.
         self._report(dropped, "failed")
         self._observer.on_scored(self._name, len(tickets), tokens, queued, ended - started)
+        for request, answer in done:
+            _answer(request, answer)
 
     def _learn_pace(self, seconds_per_token: float) -> None:
         known = self._seconds_per_token

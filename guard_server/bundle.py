@@ -123,7 +123,7 @@ def _check_signature(
         return False
     key = _public_key(public_key)
     try:
-        key.verify(base64.b64decode(signature, validate=True), data, ec.ECDSA(hashes.SHA256()))
+        key.verify(base64.b64decode(signature.strip(), validate=True), data, ec.ECDSA(hashes.SHA256()))
     except (InvalidSignature, binascii.Error) as error:
         msg = f"{folder}: {SIGNATURE} does not fit {MANIFEST} and the key {public_key}; get the bundle again, or the right key"
         raise BundleError(msg) from error

@@ -1,4 +1,4 @@
-"""The guard's network: any Hugging Face encoder, pools of its token states, small heads. In, token ids; out, four blocks of logits.
+"""The guard's network: a Hugging Face encoder, pools of its token states, small heads. In, token ids; out, four blocks of logits.
 
 One input serves both directions. A prompt is a single text; an answer is the second text of the pair (prompt's end, answer). The
 prompt heads (task, harm, category) read pools over all tokens, the response heads also read pools over the answer's tokens
@@ -14,6 +14,7 @@ from typing import Final, Literal, NamedTuple, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
@@ -24,7 +25,6 @@ WEIGHTS: Final = "model.safetensors"
 SHAPE: Final = "guard.json"
 TOKENIZER: Final = "tokenizer.json"
 ENCODER: Final = "encoder"
-SEPARATORS: Final = ("sep_token_id", "eos_token_id")
 
 
 class Shape(BaseModel):
@@ -65,6 +65,7 @@ class Heads(nn.Module):
 
     def __init__(self, width: int, shape: Shape) -> None:
         super().__init__()
+        self.width = width
         self.prompt = _hidden(width, shape)
         self.pair = _hidden(2 * width, shape)
         self.task = nn.Linear(shape.hidden, len(TASKS))
@@ -109,7 +110,7 @@ class GuardModel(nn.Module):
     def pools(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Pools:
         """What the heads read of the encoder's token states."""
         states = self._states(input_ids, attention_mask, token_type_ids)
-        answer = self._answer_mask(input_ids, attention_mask, token_type_ids)
+        answer = self.answer_mask(input_ids, attention_mask, token_type_ids)
         return Pools(self._pool(states, attention_mask), self._pool(states, answer))
 
     def _states(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> list[Tensor]:
@@ -118,7 +119,7 @@ class GuardModel(nn.Module):
         found = self.encoder(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=several, **types)
         return [found.last_hidden_state if at == -1 else found.hidden_states[at] for at in self.shape.layers]
 
-    def _answer_mask(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+    def answer_mask(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """1 on tokens of the second text; on all tokens of a single text."""
         if self.takes_types and token_type_ids is not None:
             second = token_type_ids * attention_mask
@@ -170,13 +171,20 @@ class GuardModel(nn.Module):
             msg = f"no {WEIGHTS} in {folder}: only safetensors weights are loaded"
             raise FileNotFoundError(msg)
         encoder = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, trust_remote_code=False)
-        found = (getattr(encoder.config, name, None) for name in SEPARATORS)
-        separator = shape.separator if shape.separator is not None else next((at for at in found if at is not None), None)
+        separator = shape.separator if shape.separator is not None else separator_of(Tokenizer.from_file(str(folder / TOKENIZER)))
         return cls(encoder.float(), shape.model_copy(update={"separator": separator})).eval()
 
 
 def _hidden(width: int, shape: Shape) -> nn.Sequential:
     return nn.Sequential(nn.Dropout(shape.dropout), nn.Linear(width, shape.hidden), nn.GELU(), nn.Dropout(shape.dropout))
+
+
+def separator_of(tokenizer: Tokenizer) -> int | None:
+    """Id of the special token that the tokenizer puts behind the first text of a pair; None where it puts none."""
+    found = tokenizer.encode("a", "b")
+    text = found.special_tokens_mask.index(0)
+    behind = range(text, len(found.ids))
+    return next((found.ids[at] for at in behind if found.special_tokens_mask[at]), None)
 
 
 def default_encoder() -> Path:

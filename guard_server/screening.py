@@ -1,0 +1,242 @@
+"""The story of one text, on one screen: views, windows, token ids, scores, task, decision.
+
+    text -> views -> Segment* -> Encoded* -> engine -> Scores* -> task -> worst segment against its threshold -> Screened
+
+In: a text with its direction, the policy in force and a loaded bundle. Out: `Screened`. `prepare` (before the engine) and `judge`
+(after it) are pure; only `screen` waits and reads the clock. Whatever cannot be screened whole is an error, never a guess.
+"""
+
+import asyncio
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final, Protocol
+
+from guard_server.bundle_spec import BundleSpec
+from guard_server.errors import DeadlineExceededError, InferenceFailedError, TooLargeError
+from guard_server.labels import CATEGORIES, TASKS, Category, Decision, Direction, Task
+from guard_server.policy import Policy, Thresholds, thresholds
+from guard_server.records import Encoded, Engine, Scores, Segment, Tokenizer
+from guard_server.views import Skipped, View, views
+from guard_server.windows import fit, windows
+
+INLINE_CHARACTERS: Final = 2000
+"""Longer texts are prepared in a thread, so that the event loop is not held for longer than a few milliseconds."""
+LIKELY_SHARE: Final = 0.5
+"""A task at least so probable, compared with the most probable one, is likely too."""
+_LONE_SURROGATES: Final = re.compile("[\ud800-\udfff]")
+_SEVERITY: Final = tuple(Decision)
+
+
+class Active(Protocol):
+    """A loaded bundle."""
+
+    @property
+    def engine(self) -> Engine:
+        """What scores."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Its tokenizer."""
+
+    @property
+    def spec(self) -> BundleSpec:
+        """Windows, thresholds, labels."""
+
+    @property
+    def digest(self) -> str:
+        """Of the bundle, hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A text cut and encoded: what the engine is asked."""
+
+    segments: tuple[Segment, ...]
+    encoded: tuple[Encoded, ...]
+    """One for each segment."""
+    windows: int
+    """Segments of the original text; they come first."""
+    views: tuple[str, ...]
+    """Decodings read beside the original."""
+    skipped: tuple[Skipped, ...]
+    context_cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """What was found in one text, and what the policy makes of it."""
+
+    decision: Decision
+    task: Task
+    """The caller's; or of the likely ones the one whose rule decided."""
+    task_probabilities: dict[Task, float]
+    """By the task head, over the original's windows, whoever named the task."""
+    likely_tasks: tuple[Task, ...]
+    """Whose rules were asked, the most probable first; more than one: the task is ambiguous and the strictest decided."""
+    score: float
+    """Of the worst segment: calibrated probability of harm."""
+    thresholds: dict[str, float]
+    """`flag` and `block` in force for the task and this number of segments; one that can't happen is left out."""
+    categories: dict[Category, float]
+    """Probability of each kind of harm: the worst over segments of harm x kind given harm; none is over `score`."""
+    refusal: float | None
+    """Direction `response`: probability that the answer refuses, of its first window, where refusals stand."""
+    worst: Segment
+    windows: int
+    segments: int
+    """Windows of all views that were scored."""
+    views: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
+    """Decodings that a limit left unread; where there is one the decision is at least the policy's `on_unread`."""
+    scored: tuple[tuple[Segment, float], ...]
+    """Every segment with its score."""
+    context_cut: bool
+    policy: str
+    bundle: str
+    """Digest."""
+    prepare_seconds: float = 0.0
+    queue_seconds: float = 0.0
+    inference_seconds: float = 0.0
+
+
+async def screen(
+    text: str,
+    *,
+    direction: Direction,
+    task: Task | None,
+    context: str | None,
+    policy: Policy,
+    active: Active,
+    deadline: float,
+) -> Screened:
+    """Screen one text whole. `task` None: the model says; `context`: for an answer, its prompt; `deadline` on the loop's clock.
+
+    Raises `TooLargeError`, `DeadlineExceededError`, and what the engine raises.
+    """
+    began = time.perf_counter()
+    work = partial(prepare, text, context if direction is Direction.RESPONSE else None, policy, active.spec, active.tokenizer)
+    long = max(len(text), len(context or "")) > INLINE_CHARACTERS
+    prepared = await asyncio.to_thread(work) if long else work()
+    if asyncio.get_running_loop().time() >= deadline:
+        raise DeadlineExceededError("the deadline passed before the text could be queued")
+    prepare_seconds = time.perf_counter() - began
+    scores, timing = await active.engine.score(prepared.encoded, deadline=deadline)
+    judged = judge(prepared, scores, direction=direction, task=task, policy=policy, spec=active.spec, bundle=active.digest)
+    return replace(judged, prepare_seconds=prepare_seconds, queue_seconds=timing.queued, inference_seconds=timing.inference)
+
+
+def prepare(text: str, context: str | None, policy: Policy, spec: BundleSpec, tokenizer: Tokenizer) -> Prepared:
+    """Cut a text and its views into segments and encode them, each with the end of the context; the same ids are scored once.
+
+    Raises `TooLargeError` for a text over the policy's limit. A lone surrogate (no character) is read as U+FFFD.
+    """
+    if len(text) > policy.max_characters:
+        limit = f"the text has {len(text)} characters; policy {policy.name!r} allows {policy.max_characters}"
+        raise TooLargeError(limit, field="text")
+    text = _LONE_SURROGATES.sub("\ufffd", text)
+    kept, cut = cut_context(context, spec, tokenizer)
+    encode = partial(tokenizer.encode, context=kept)
+    found = views(text, policy.view_settings())
+    original = _encoded_segments(View("original", text), spec, encode, tokenizer.max_tokens)
+    # Dropped among views alone: what is seen twice in the original is counted twice, as when the thresholds were set.
+    known = {encoded.ids for _, encoded in original}
+    extra: list[tuple[Segment, Encoded]] = []
+    for view in found.found:
+        for segment, encoded in _encoded_segments(view, spec, encode, tokenizer.max_tokens):
+            if encoded.ids not in known:
+                known.add(encoded.ids)
+                extra.append((segment, encoded))
+    segments, ids = zip(*original, *extra, strict=True)
+    read = tuple(dict.fromkeys(segment.view for segment, _ in extra))
+    return Prepared(segments, ids, len(original), read, found.skipped, cut)
+
+
+def cut_context(context: str | None, spec: BundleSpec, tokenizer: Tokenizer) -> tuple[str | None, bool]:
+    """The end of the prompt that an answer is read with, and whether that is less than the prompt.
+
+    At most `context_characters`, and at most half of the tokens that fit, so that the answer always has room.
+    """
+    if context is None or not context.strip():
+        return None, False
+    kept = _LONE_SURROGATES.sub("\ufffd", context[-spec.context_characters :])
+    while len(kept) > 1 and len(tokenizer.encode(kept)) > tokenizer.max_tokens // 2:
+        kept = kept[(len(kept) + 3) // 4 :]
+    return kept, len(kept) < len(context)
+
+
+def _encoded_segments(
+    view: View, spec: BundleSpec, encode: Callable[[str], Encoded], max_tokens: int
+) -> list[tuple[Segment, Encoded]]:
+    cut = windows(view.text, spec.window, view.name)
+    return [part for segment in cut for part in fit(segment, spec.window.overlap, encode, max_tokens)]
+
+
+def judge(
+    prepared: Prepared,
+    scores: Sequence[Scores],
+    *,
+    direction: Direction,
+    task: Task | None,
+    policy: Policy,
+    spec: BundleSpec,
+    bundle: str,
+) -> Screened:
+    """The decision about a text from the scores of its segments, pure. Raises `InferenceFailedError` for unusable scores."""
+    _check(prepared, scores)
+    segments = len(scores)
+    probabilities = task_probabilities(prepared.segments[: prepared.windows], scores[: prepared.windows])
+    asked = (task,) if task is not None else likely_tasks(probabilities)
+    cases = [(t, thresholds(policy, spec, direction, t, segments), max(s.risk(direction, t) for s in scores)) for t in asked]
+    # The first of equals: the most probable task.
+    decided, at, score = max(cases, key=lambda case: _SEVERITY.index(case[1].decide(case[2])))
+    risks = [s.risk(direction, decided) for s in scores]
+    decision = at.decide(score)
+    if prepared.skipped:
+        decision = max(decision, policy.on_unread, key=_SEVERITY.index)
+    return Screened(
+        decision=decision,
+        task=decided,
+        task_probabilities=probabilities,
+        likely_tasks=asked,
+        score=score,
+        thresholds=_named(at),
+        categories={c: max(r * s.category[c] for r, s in zip(risks, scores, strict=True)) for c in CATEGORIES},
+        refusal=scores[0].refusal if direction is Direction.RESPONSE else None,
+        worst=prepared.segments[risks.index(score)],
+        windows=prepared.windows,
+        segments=segments,
+        views=prepared.views,
+        skipped=prepared.skipped,
+        scored=tuple(zip(prepared.segments, risks, strict=True)),
+        context_cut=prepared.context_cut,
+        policy=policy.name,
+        bundle=bundle,
+    )
+
+
+def task_probabilities(segments: Sequence[Segment], scores: Sequence[Scores]) -> dict[Task, float]:
+    """Of a whole text: the mean over its windows, weighted by their length; what a long text is about, not its loudest window."""
+    weights = [max(1, segment.end - segment.start) for segment in segments]
+    return {t: sum(w * s.task[t] for w, s in zip(weights, scores, strict=True)) / sum(weights) for t in TASKS}
+
+
+def likely_tasks(probabilities: dict[Task, float]) -> tuple[Task, ...]:
+    """The most probable task, and those that are at least `LIKELY_SHARE` times as probable, in that order."""
+    order = sorted(TASKS, key=lambda t: -probabilities[t])
+    return tuple(t for t in order if probabilities[t] >= LIKELY_SHARE * probabilities[order[0]])
+
+
+def _named(at: Thresholds) -> dict[str, float]:
+    return {name: value for name, value in (("flag", at.flag), ("block", at.block)) if value is not None}
+
+
+def _check(prepared: Prepared, scores: Sequence[Scores]) -> None:
+    if len(scores) != len(prepared.segments):
+        raise InferenceFailedError(f"{len(prepared.segments)} segments were asked and {len(scores)} scored")
+    for s in scores:
+        if not all(map(math.isfinite, (*s.task.values(), *s.harm.values(), *s.category.values(), s.response_harm, s.refusal))):
+            raise InferenceFailedError("the model gave what is not a number")

@@ -49,7 +49,7 @@ class Export:
     model: Path
     tokenizer: Path
     opset: int
-    difference: float
+    parity: float
     """Greatest difference of a logit from torch's over all batches that were compared."""
 
 

@@ -16,8 +16,9 @@ from guard_server.bundle import MODEL, TOKENIZER, Bundle, VerifiedFiles
 from guard_server.bundle_spec import BundleSpec
 from guard_server.classifier import Logits as OneLogits
 from guard_server.classifier import OnnxModel, OnnxTokenizer
-from guard_server.records import Encoded
+from guard_server.records import Encoded, Tokenizer
 from guard_server.training.scored import Logits, Scored, Text
+from guard_server.views import View, ViewSettings, views
 from guard_server.windows import fit, windows
 
 _Item = TypeVar("_Item")
@@ -40,20 +41,9 @@ class Scorer:
         self.model = OnnxModel(bundle)
         self._workers = workers
 
-    def encoded(self, text: str, context: str | None = None) -> Iterator[Encoded]:
-        """The windows of a text as token ids, all of them."""
-        for window in windows(text, self.spec.window):
-            for _, encoded in fit(
-                window,
-                self.spec.window.overlap,
-                lambda part: self.tokenizer.encode(part, context=context),
-                self.spec.max_tokens,
-            ):
-                yield encoded
-
     def windows(self, text: str, context: str | None = None) -> Logits:
         """Logits of every window, in reading order."""
-        return stacked([self.model.infer_one(encoded) for encoded in self.encoded(text, context)])
+        return stacked([self.model.infer_one(encoded) for encoded in segments(text, context, self.spec, self.tokenizer)])
 
     def score(self, texts: Sequence[Text], progress: Progress = _nothing) -> Scored:
         """Each text with the logits of its worst window, by the logit that decides for its direction and task."""
@@ -84,6 +74,19 @@ class Scorer:
                 # An interruption must not wait for thousands of texts that are still queued.
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+
+def segments(
+    text: str, context: str | None, spec: BundleSpec, tokenizer: Tokenizer, view_settings: ViewSettings | None = None
+) -> list[Encoded]:
+    """All that is scored of a text, as token ids: its windows, then those of its decoded views where these are asked for."""
+    shown = [View("original", text), *(views(text, view_settings).found if view_settings else ())]
+    return [
+        encoded
+        for view in shown
+        for window in windows(view.text, spec.window, view.name)
+        for _, encoded in fit(window, spec.window.overlap, lambda part: tokenizer.encode(part, context=context), spec.max_tokens)
+    ]
 
 
 def stacked(rows: Sequence[OneLogits]) -> Logits:

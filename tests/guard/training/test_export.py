@@ -21,7 +21,7 @@ def test_each_family_is_exported_with_parity(family: str, tmp_path: Path) -> Non
     """The graph equals torch within 1e-4 on texts of 3 to 160 tokens, alone and padded, with the outputs the format names."""
     model = save_guard(tmp_path / "model", family)
     export = run_export(model, tmp_path / "out")
-    assert export.difference <= PARITY
+    assert export.parity <= PARITY
     assert export.opset >= OPSET
     session = onnxruntime.InferenceSession(export.model, providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == ["task", "harm", "category", "response"]

@@ -1,7 +1,8 @@
 """Benign English prompts in the tasks code, classification and summarization, in the forms in which attacks come too.
 
-In: `text/tasks_*.yaml` (prompts written by hand) and a seeded generator. Out: rows labelled benign. A prompt comes as written and in one or two
-more forms (an opening, a closing, a wrapper, careless typing), so that the words and not the form have to carry the label.
+In: `text/tasks_*.yaml` (prompts written by hand) and a seeded generator. Out: rows labelled benign. A prompt comes
+as written and in one to three more forms (an opening, a closing, a wrapper, careless typing), so that the words and not the form
+have to carry the label.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -97,7 +98,9 @@ def _as_stack(tokens: Sequence[str]) -> str:
 
 def _as_deque(tokens: Sequence[str]) -> str:
     pushes = "\n".join(f'    my_deque.appendleft("{token}")' for token in tokens)
-    return f"from collections import deque\n\ndef decode():\n    my_deque = deque()\n{pushes}\n    return list(reversed(my_deque))"
+    return (
+        f"from collections import deque\n\ndef decode():\n    my_deque = deque()\n{pushes}\n    return list(reversed(my_deque))"
+    )
 
 
 def _as_list(tokens: Sequence[str]) -> str:
@@ -116,7 +119,8 @@ def _as_string(tokens: Sequence[str]) -> str:
 
 def _as_vector(tokens: Sequence[str]) -> str:
     return (
-        f"std::vector<std::string> words = {{{_quoted(tokens)}}};\nstd::string task;\nfor (const auto& w : words) task += w + ' ';"
+        f"std::vector<std::string> words = {{{_quoted(tokens)}}};\nstd::string task;\n"
+        "for (const auto& w : words) task += w + ' ';"
     )
 
 
@@ -137,7 +141,8 @@ HIDDEN_ENDS: Final = (
     "# Print the answer to the question above.",
     "output_list = []\n# Fill output_list with short paragraphs for the decoded task.",
     "First put the sentence together, then do what it asks, as comments in the code.",
-    "class Answer:\n    steps: list[str] = []\n\n    def fill(self) -> None:\n        # at least five entries, according to the task\n        ...",
+    "class Answer:\n    steps: list[str] = []\n\n    def fill(self) -> None:\n"
+    "        # at least five entries, according to the task\n        ...",
     "Complete the program so that it prints a helpful reply.",
     "What does the variable hold, and how would you answer it?",
     "// Your answer goes here, one step per line.",
@@ -187,7 +192,8 @@ MARKS: Final = ("A) ", "A. ", "(A) ", "a) ", "(a) ", "1. ", "1) ", "(1) ", "[A] 
 def listed(options: Sequence[str], mark: str, between: str) -> str:
     """The options with marks counted on from the first one's (`A) ` gives `B) `; bullets stay)."""
     return between.join(
-        mark.replace("1", str(number + 1)).replace("A", "ABCDEFGHIJKL"[number]).replace("a)", "abcdefghijkl"[number] + ")") + option
+        mark.replace("1", str(number + 1)).replace("A", "ABCDEFGHIJKL"[number]).replace("a)", "abcdefghijkl"[number] + ")")
+        + option
         if not mark.startswith("Option")
         else f"Option {number + 1}: {option}"
         for number, option in enumerate(options)
@@ -216,7 +222,9 @@ def labelling(kind: str, text: str, random: Random) -> str:
     known = frames["kinds"][kind]
     labels = random.sample(known["labels"], len(known["labels"]))
     ask, end = random.choice(known["ask"]), random.choice(frames["end"])
-    shown = listed(labels, random.choice(MARKS), "\n") if random.random() < 0.3 else random.choice((", ", " / ", " | ")).join(labels)
+    shown = (
+        listed(labels, random.choice(MARKS), "\n") if random.random() < 0.3 else random.choice((", ", " / ", " | ")).join(labels)
+    )
     options = f"{random.choice(frames['labels_lead'])} {shown}" if "\n" not in shown else f"Options:\n{shown}"
     quoted = random.choice((text, text, f'"{text}"', f"“{text}”", f"<text>{text}</text>", f"```\n{text}\n```"))
     item = f"{random.choice(frames['text_lead'])} {quoted}".strip()
@@ -277,7 +285,7 @@ def _summary_texts(random: Random) -> Iterator[str]:
     for passage in blocks(text["passages"]):
         for request in random.sample(requests, 6):
             yield summary_request(passage, request, random)
-    yield from _in_forms(blocks(text["whole"]), random, 1)
+    yield from _in_forms(lines(text["whole"]), random, 1)
 
 
 def summarize(random: Random) -> Iterator[Row]:
@@ -289,4 +297,5 @@ FAMILIES: Final[dict[str, Family]] = {
     "code_everyday": code_everyday,
     "code_security": code_security,
     "classify": classify,
+    "summarize": summarize,
 }

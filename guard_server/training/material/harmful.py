@@ -1,7 +1,7 @@
 """Harmful prompts at headline level: in, hand-written lines from `text/harmful_*.yaml`; out, rows with category and task.
 
-Four styles (bare imperatives, as people type, as code, in the other tasks) and attacks on the instructions of a model. So that the form
-of an attack is not taken for harm, harmless prompts of the same form stand beside them.
+Four styles (bare imperatives, as people type, as code, in the other tasks) and attacks on the instructions of a model. So that
+the form of an attack is not taken for harm, harmless prompts of the same form stand beside them.
 """
 
 from collections.abc import Iterator

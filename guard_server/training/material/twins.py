@@ -1,7 +1,7 @@
-"""Look-alikes: in, hand-written pairs from `text/twins_*.yaml`; out, harmless rows that read like harm, each with its harmful twin.
+"""Look-alikes: in, hand-written pairs from `text/twins_*.yaml`; out, harmless rows that read like harm, each with a harmful twin.
 
-The twins share words and form, so a classifier that goes by words alone gets one of the two wrong. Questions and requests to write count
-as text generation, statements without a request as other. A line of the files is `harmless || harmful`.
+The twins share words and form, so a classifier that goes by words alone gets one of them wrong. Questions and requests to write
+count as text generation, statements without a request as other. A line of the files is `harmless || harmful`.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,7 +1,7 @@
 """Puts any text into a request of a given task: in, a prompt; out, the same prompt inside a translation, code or choice request.
 
-Used to make task-wrapped copies of labelled prompts. A wrapper is neither harmful nor harmless by itself, so the label of the text is
-that of the copy. Wordings stand in `text/wrap.yaml`.
+Used to make task-wrapped copies of labelled prompts. A wrapper is neither harmful nor harmless by itself, so the label of the
+text is also the label of the copy. Wordings stand in `text/wrap.yaml`.
 """
 
 import json

@@ -1,9 +1,10 @@
 """How good a bundle is on labelled texts: a bundle and a folder of JSON Lines in, tables and an `Evaluation` out.
 
-Every text goes through the server's own code: views, windows, tokenizer, session, thresholds by number of segments. Nothing is
+Every text goes through the server's own code: views, windows, tokenizer, session, judgement by the number of segments. Nothing is
 truncated and nothing is sampled.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,17 +17,18 @@ from guard_server.bundle import Bundle, load_bundle
 from guard_server.bundle_spec import BundleSpec
 from guard_server.classifier import OnnxModel, OnnxTokenizer
 from guard_server.labels import CATEGORIES, TASKS, Category
+from guard_server.policy import Policy
+from guard_server.screening import judge, prepare
 from guard_server.training.figures import TARGETS, Evaluation, Judged, summarise
 from guard_server.training.rows import Row, read_folder
 from guard_server.training.scored import Text, texts_of
-from guard_server.training.scoring import segments
 from guard_server.training.sources import category_of
 from guard_server.training.tables import tables
-from guard_server.views import VIEWS, ViewSettings
 
 Expected = tuple[Text, Category | None]
-ALL_VIEWS: Final = ViewSettings(tuple(VIEWS))
-"""What the shipped policies look for."""
+RULE: Final = {"*": {"flag": {"target_fpr": 0.05}, "block": {"target_fpr": 0.01}}}
+FLAG_AND_BLOCK: Final = Policy.model_validate({"prompt": RULE, "response": RULE, "max_characters": sys.maxsize})
+"""The two targets that are reported, as the shipped default policy has them; all views; texts of any length."""
 
 
 def run_evaluate(
@@ -78,28 +80,31 @@ class Judge:
     def __init__(self, bundle: Bundle) -> None:
         """Raises `BundleError` where the bundle can't be loaded, `ValueError` where it lacks a threshold that is reported."""
         check_targets(bundle.spec)
-        self._spec = bundle.spec
+        self._bundle = bundle
         self._tokenizer = OnnxTokenizer(bundle)
         self._model = OnnxModel(bundle)
 
     def __call__(self, text: Text, expected: Category | None) -> Judged:
         """The worst segment's scores for the text's own direction and task."""
-        encoded = segments(text.text, text.context, self._spec, self._tokenizer, ALL_VIEWS)
-        scores = [self._model.score_one(segment) for segment in encoded]
-        worst = max(scores, key=lambda one: one.risk(text.direction, text.task))
-        thresholds = {}
-        for target in TARGETS:
-            found = self._spec.threshold(text.direction, text.task, target)
-            assert found is not None
-            thresholds[target] = found.for_segments(len(scores))
+        prepared = prepare(text.text, text.context, FLAG_AND_BLOCK, self._bundle.spec, self._tokenizer)
+        scores = [self._model.score_one(encoded) for encoded in prepared.encoded]
+        screened = judge(
+            prepared,
+            scores,
+            direction=text.direction,
+            task=text.task,
+            policy=FLAG_AND_BLOCK,
+            spec=self._bundle.spec,
+            bundle=self._bundle.digest,
+        )
         return Judged(
             text=text,
-            risk=worst.risk(text.direction, text.task),
-            thresholds=thresholds,
-            segments=len(scores),
-            task=max(TASKS, key=scores[0].task.__getitem__),
-            category=max(CATEGORIES, key=worst.category.__getitem__),
-            refusal=max(one.refusal for one in scores),
+            risk=screened.score,
+            thresholds={0.05: screened.thresholds["flag"], 0.01: screened.thresholds["block"]},
+            segments=screened.segments,
+            task=max(TASKS, key=screened.task_probabilities.__getitem__),
+            category=max(CATEGORIES, key=screened.categories.__getitem__),
+            refusal=screened.refusal or 0.0,
             expected_category=expected,
         )
 

@@ -1,14 +1,15 @@
-"""Scores labelled texts with an ONNX file as the server would: its tokenizer, its session, its windows, one text at a time.
+"""Scores labelled texts with an ONNX file as the server would: its preparation of a text, its session, one text at a time.
 
 In: a folder with model.onnx and tokenizer.json and the numbers of a `BundleSpec`. Out: logits by window, or the worst window's of
 each text. Decoded views are not made here: labelled texts that calibrate are read as they stand.
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -16,12 +17,16 @@ from guard_server.bundle import MODEL, TOKENIZER, Bundle, VerifiedFiles
 from guard_server.bundle_spec import BundleSpec
 from guard_server.classifier import Logits as OneLogits
 from guard_server.classifier import OnnxModel, OnnxTokenizer
-from guard_server.records import Encoded, Tokenizer
+from guard_server.policy import Policy
+from guard_server.screening import prepare
 from guard_server.training.scored import Logits, Scored, Text
-from guard_server.views import View, ViewSettings, views
-from guard_server.windows import fit, windows
 
 _Item = TypeVar("_Item")
+AS_IT_STANDS: Final = Policy.model_validate(
+    {"prompt": {"*": {"flag": "never", "block": "never"}}, "response": {"*": {"flag": "never", "block": "never"}}}
+    | {"max_characters": sys.maxsize, "views": ()}
+)
+"""Every window of the text, however long, and no decoded view."""
 Progress = Callable[[], None]
 """Called after each text."""
 
@@ -43,7 +48,8 @@ class Scorer:
 
     def windows(self, text: str, context: str | None = None) -> Logits:
         """Logits of every window, in reading order."""
-        return stacked([self.model.infer_one(encoded) for encoded in segments(text, context, self.spec, self.tokenizer)])
+        prepared = prepare(text, context, AS_IT_STANDS, self.spec, self.tokenizer)
+        return stacked([self.model.infer_one(encoded) for encoded in prepared.encoded])
 
     def score(self, texts: Sequence[Text], progress: Progress = _nothing) -> Scored:
         """Each text with the logits of its worst window, by the logit that decides for its direction and task."""
@@ -74,19 +80,6 @@ class Scorer:
                 # An interruption must not wait for thousands of texts that are still queued.
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-
-
-def segments(
-    text: str, context: str | None, spec: BundleSpec, tokenizer: Tokenizer, view_settings: ViewSettings | None = None
-) -> list[Encoded]:
-    """All that is scored of a text, as token ids: its windows, then those of its decoded views where these are asked for."""
-    shown = [View("original", text), *(views(text, view_settings).found if view_settings else ())]
-    return [
-        encoded
-        for view in shown
-        for window in windows(view.text, spec.window, view.name)
-        for _, encoded in fit(window, spec.window.overlap, lambda part: tokenizer.encode(part, context=context), spec.max_tokens)
-    ]
 
 
 def stacked(rows: Sequence[OneLogits]) -> Logits:

@@ -43,13 +43,13 @@ def _judged(
 def test_ranking_equals_counting_pairs() -> None:
     """AUROC is the share of pairs in the right order, ties counting half."""
     random = np.random.default_rng(0)
-    scores: Floats = random.integers(0, 20, 200) / np.float64(20)
+    scores: Floats = random.integers(0, 20, 200).astype(np.float64) / 20
     positive = random.random(200) < scores
     pairs = [(p > n) + (p == n) / 2 for p in scores[positive] for n in scores[~positive]]
     found = ranking(positive, scores)
     assert found is not None
     assert found[0] == pytest.approx(np.mean(pairs))
-    assert ranking(np.ones(5, dtype=np.bool_), np.arange(5.0)) is None
+    assert ranking(np.ones(5, dtype=np.bool_), np.linspace(0, 1, 5)) is None
 
 
 def test_recall_at_a_rate_equals_trying_every_threshold() -> None:
@@ -60,7 +60,7 @@ def test_recall_at_a_rate_equals_trying_every_threshold() -> None:
     scores[positive] += 1
     tried = [(scores[positive] >= t).mean() for t in [*scores, np.inf] if (scores[~positive] >= t).mean() <= 0.05]
     assert recall_at(positive, scores, 0.05) == pytest.approx(max(tried))
-    assert recall_at(~np.zeros(3, dtype=np.bool_), np.arange(3.0), 0.05) is None
+    assert recall_at(~np.zeros(3, dtype=np.bool_), np.linspace(0, 1, 3), 0.05) is None
 
 
 def test_the_score_at_a_recall_finds_that_share() -> None:

@@ -1,8 +1,9 @@
-"""The application from values: settings, policies and bundles in, a FastAPI app out. Tests pass fakes, `guard serve` passes ONNX ones."""
+"""The application from values: settings and policies in, a FastAPI app out; tests may pass classifiers of their own."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import fields
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -14,24 +15,30 @@ from starlette.responses import Response
 from guard_server import __version__
 from guard_server.answers import on_guard_error, on_http, on_invalid, on_unexpected
 from guard_server.auth import Gatekeeper
+from guard_server.bundle import Bundle
 from guard_server.errors import GuardError
 from guard_server.lifecycle import announce
 from guard_server.logs import make_logger
 from guard_server.metrics import Metrics
 from guard_server.middleware import Admission, BodyLimit, RequestLog
-from guard_server.models import ModelSet
+from guard_server.models import Classifier, EngineOptions, ModelSet, build_classifier
 from guard_server.policy import Policies, check_against
 from guard_server.routes import ROUTERS
 from guard_server.service import Guard
 from guard_server.settings import Settings
 from guard_server.tracing import instrument
 
-DESCRIPTION = "Screens prompts and answers of language models, task by task. Errors have one shape: `{error: {type, message, param}}`."
+DESCRIPTION = (
+    "Screens prompts and answers of language models, task by task. Errors have one shape: `{error: {type, message, param}}`."
+)
 
 
-def create_app(settings: Settings, policies: Policies, models: ModelSet, metrics: Metrics) -> FastAPI:
-    """The app; its lifespan loads `settings.bundle` where `models` holds none yet, and closes the models at the end."""
-    logger = make_logger(settings)
+Build = Callable[[Bundle], Classifier]
+
+
+def create_app(settings: Settings, policies: Policies, build: Build | None = None) -> FastAPI:
+    """The app; its lifespan loads `settings.bundle` and closes it at the end. `build` makes a classifier of a verified bundle."""
+    logger, metrics = make_logger(settings), Metrics()
     app = FastAPI(
         title="Taskgate guard",
         version=__version__,
@@ -46,7 +53,14 @@ def create_app(settings: Settings, policies: Policies, models: ModelSet, metrics
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
         ],
     )
-    app.state.guard = Guard(settings, models, policies, metrics, logger)
+    options = EngineOptions(**settings.model_dump(include={f.name for f in fields(EngineOptions)}))
+    models = ModelSet(
+        build or (lambda bundle: build_classifier(bundle, options, metrics)),
+        public_key=settings.public_key,
+        require_signed=settings.require_signed,
+        accept=lambda spec: check_against(guard.policies, spec),
+    )
+    guard = app.state.guard = Guard(settings, models, policies, metrics, logger)
     for router in ROUTERS:
         app.include_router(router)
     app.add_exception_handler(GuardError, on_guard_error)
@@ -62,10 +76,10 @@ def create_app(settings: Settings, policies: Policies, models: ModelSet, metrics
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     guard: Guard = app.state.guard
-    if guard.models.current is None:
-        await guard.models.load(guard.settings.bundle, accept=lambda spec: check_against(guard.policies, spec))
+    if not guard.models.status().ready:
+        await guard.models.load(guard.settings.bundle)
     if guard.settings.shadow_bundle is not None:
-        await guard.models.load_shadow(guard.settings.shadow_bundle, accept=lambda spec: check_against(guard.policies, spec))
+        await guard.models.set_shadow(guard.settings.shadow_bundle)
     announce(guard, "serving")
     try:
         yield

@@ -1,16 +1,17 @@
-"""Work for a caller who has gone away is not worth finishing: a coroutine that is cancelled when the request's client disconnects."""
+"""Work for a caller who has gone away is not worth finishing: it is cancelled when the request's client disconnects."""
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
+T = TypeVar("T")
 PATIENCE_SECONDS = 0.05
 """Most answers come sooner; only after this is the connection watched, so that short requests don't pay for it."""
 
 
-async def unless_disconnected[T](request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`; cancels it and raises `ClientDisconnect` where the client closes the connection first."""
     task = asyncio.ensure_future(work)
     watcher: asyncio.Future[None] | None = None

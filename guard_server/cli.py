@@ -1,7 +1,6 @@
 """`guard`: arguments → one call → exit code. The only module that prints results; `main` is the one error boundary.
 
-Exit codes: 0 done · 1 internal error · 2 usage, or a file that cannot be used as given · 3 a bundle or an evaluation did not pass ·
-130 interrupted.
+Exit codes: 0 done · 1 internal error · 2 usage, or an unusable file · 3 a bundle did not pass · 130 interrupted.
 """
 
 import os
@@ -66,7 +65,8 @@ def verify(
 
     found = load_bundle(bundle, public_key=public_key, require_signed=require_signed)
     signed = "signature verified" if found.files.verified else "signed, not checked" if found.files.signed else "not signed"
-    print(f"{found.spec.name} {found.spec.version}: {len(found.files.files)} files as the manifest says, {signed}\ndigest {found.digest}")
+    print(f"{found.spec.name} {found.spec.version}: {len(found.files.files)} files as the manifest says, {signed}")
+    print(f"digest {found.digest}")
 
 
 @app.command()

@@ -6,6 +6,8 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from guard_server import __version__
+from guard_server.labels import Direction
+from guard_server.screening import Screened
 
 LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SCORE = (*(round(i / 20, 2) for i in range(1, 20)), 0.99)
@@ -37,8 +39,10 @@ class Metrics:
         )
         self.segments = Histogram("guard_segments", "Segments (windows of views) scored per text.", buckets=SEGMENTS, registry=r)
         self.views = Counter("guard_views", "Decoded views that were scored, by kind.", ["view"], registry=r)
-        self.views_skipped = Counter("guard_views_skipped", "Views that a bound left out.", ["reason"], registry=r)
-        self.view_seconds = Histogram("guard_view_duration_seconds", "Making the views of a text.", buckets=LATENCY, registry=r)
+        self.views_skipped = Counter("guard_views_skipped", "Views that a bound left unread, by kind.", ["view"], registry=r)
+        self.prepare_seconds = Histogram(
+            "guard_prepare_duration_seconds", "Making views, windows and token ids of a text.", buckets=LATENCY, registry=r
+        )
         self.inference_seconds = Histogram(
             "guard_inference_duration_seconds", "Inference of one segment or batch.", ["model"], buckets=LATENCY, registry=r
         )
@@ -50,7 +54,9 @@ class Metrics:
         self.queue_segments = Gauge("guard_queue_segments", "Segments waiting for a session.", ["model"], registry=r)
         self.queue_tokens = Gauge("guard_queue_tokens", "Tokens waiting for a session.", ["model"], registry=r)
         self.dropped = Counter("guard_dropped", "Segments that left the queue unscored.", ["model", "reason"], registry=r)
-        self.unread = Counter("guard_unread_parts", "Parts of requests that hold no text and were not screened.", ["kind"], registry=r)
+        self.unread = Counter(
+            "guard_unread_parts", "Parts of requests that hold no text and were not screened.", ["kind"], registry=r
+        )
         self.in_flight = Gauge("guard_requests_in_flight", "Permits taken.", registry=r)
         self.shed = Counter("guard_shed", "Requests refused for want of a permit or of room in the queue.", registry=r)
         self.failures = Counter(
@@ -72,6 +78,18 @@ class Metrics:
             buckets=(0, 100, 500, 1000, 5000, 20000), registry=r,
         )  # fmt: skip
         Info("guard_build", "The running version.", registry=r).info({"version": __version__})
+
+    def observe(self, found: Screened, direction: Direction) -> None:
+        """One screened text."""
+        self.decisions.labels(direction, found.task, found.decision, "score").inc()
+        self.score.labels(direction, found.task).observe(found.score)
+        self.segments.observe(found.segments)
+        self.prepare_seconds.observe(found.prepare_seconds)
+        # A view found inside another is counted for each, so that the label has as many values as there are decoders.
+        for name in (part for view in found.views for part in view.split("+")):
+            self.views.labels(name).inc()
+        for name in (part for skipped in found.skipped for part in skipped.view.split("+")):
+            self.views_skipped.labels(name).inc()
 
     def on_queue(self, model: str, segments: int, tokens: int) -> None:
         """`batching.QueueObserver`: so many wait now."""

@@ -23,6 +23,8 @@ from guard_server.errors import BundleError, GuardError, NotReadyError
 from guard_server.records import Engine, Tokenizer
 
 _Result = TypeVar("_Result")
+Accept = Callable[[BundleSpec], None]
+"""Raises `GuardError` where the server's policies cannot use a bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,16 @@ class Classifier:
     bundle: Bundle
     tokenizer: Tokenizer
     engine: Engine
+
+    @property
+    def spec(self) -> BundleSpec:
+        """Windows, thresholds, labels."""
+        return self.bundle.spec
+
+    @property
+    def digest(self) -> str:
+        """Of the bundle, hexadecimal."""
+        return self.bundle.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +144,10 @@ class ModelSet:
         *,
         public_key: Path | None = None,
         require_signed: bool = False,
-        accept: Callable[[BundleSpec], None] | None = None,
+        accept: Accept | None = None,
         self_test_seconds: float = 30.0,
     ) -> None:
-        """`build` runs in a thread; `accept` raises `GuardError` where the server's policies cannot use the bundle."""
+        """`build` runs in a thread; `accept` is asked about every bundle before it is served."""
         self._build = build
         self._public_key = public_key
         self._require_signed = require_signed
@@ -150,12 +162,12 @@ class ModelSet:
         self._loads: set[asyncio.Task[Bundle]] = set()
         self._closings: set[asyncio.Task[None]] = set()
 
-    async def load(self, folder: Path) -> Bundle:
+    async def load(self, folder: Path, accept: Accept | None = None) -> Bundle:
         """Serve the bundle in `folder` from now on, keeping the one it replaces for `rollback`; raises `BundleError`.
 
-        A caller that is cancelled does not stop a load that has begun.
+        `accept` is asked for this load instead of the set's own. A caller that is cancelled does not stop a load that has begun.
         """
-        return await self._carry_out(self._load(folder))
+        return await self._carry_out(self._load(folder, accept))
 
     async def rollback(self) -> Bundle:
         """Serve the previous bundle again (and keep this one, so that a second rollback undoes the first)."""
@@ -163,6 +175,8 @@ class ModelSet:
             if self._previous is None or self._current is None:
                 msg = "there is no previous bundle; load one by its folder"
                 raise BundleError(msg)
+            if self._accept is not None:
+                self._accept(self._previous.classifier.spec)
             self._current, self._previous = self._previous, self._current
             return self._current.classifier.bundle
 
@@ -209,26 +223,26 @@ class ModelSet:
             self._current = self._previous = self._shadow = None
         await asyncio.gather(*self._closings)
 
-    async def _load(self, folder: Path) -> Bundle:
+    async def _load(self, folder: Path, accept: Accept | None) -> Bundle:
         async with self._changing:
-            slot = await self._prepare(folder)
+            slot = await self._prepare(folder, accept or self._accept)
             self._retire(self._previous)
             self._current, self._previous = slot, self._current
             return slot.classifier.bundle
 
     async def _load_shadow(self, folder: Path) -> Bundle:
         async with self._changing:
-            slot = await self._prepare(folder)
+            slot = await self._prepare(folder, self._accept)
             self._retire(self._shadow)
             self._shadow = slot
             return slot.classifier.bundle
 
-    async def _prepare(self, folder: Path) -> _Slot:
+    async def _prepare(self, folder: Path, accept: Accept | None) -> _Slot:
         """A classifier that has passed its self-test; what was built is closed where it has not."""
         if self._closed:
             raise NotReadyError("the server is stopping")
         try:
-            classifier = await self._built(folder)
+            classifier = await self._built(folder, accept)
         except Exception as error:
             self._last_error = str(error)
             if isinstance(error, GuardError):
@@ -238,10 +252,10 @@ class ModelSet:
         self._last_error = None
         return _Slot(classifier)
 
-    async def _built(self, folder: Path) -> Classifier:
+    async def _built(self, folder: Path, accept: Accept | None) -> Classifier:
         bundle = await asyncio.to_thread(load_bundle, folder, public_key=self._public_key, require_signed=self._require_signed)
-        if self._accept is not None:
-            self._accept(bundle.spec)
+        if accept is not None:
+            accept(bundle.spec)
         classifier = await asyncio.to_thread(self._build, bundle)
         try:
             await self_test(classifier, seconds=self._self_test_seconds)

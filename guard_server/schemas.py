@@ -44,7 +44,7 @@ class ScreenItem(_Wire):
 
     texts: str | list[str] | None = None
     messages: list[Message] | None = None
-    """direction `prompt`: every user and tool message is screened; `response`: every assistant message, read with the user message before it."""
+    """Direction `prompt`: every user and tool message is screened; `response`: every assistant message, with the user's before it."""
     direction: Direction = Direction.PROMPT
     prompt: str | None = None
     """With direction `response` and `texts`: the prompt that was answered."""
@@ -111,8 +111,8 @@ class TextResult(_Wire):
     task_probabilities: dict[Task, float] = Field(default_factory=dict)
     score: float | None
     """Calibrated probability of harm in the worst segment."""
-    thresholds: dict[Literal["flag", "block"], float] = Field(default_factory=dict)
-    """In force for this task, direction and number of segments."""
+    thresholds: dict[str, float] = Field(default_factory=dict)
+    """`flag` and `block` as in force for this task, direction and number of segments; one that can't happen is left out."""
     categories: dict[Category, float] = Field(default_factory=dict)
     """Score x probability of the kind of harm."""
     refusal: float | None = None

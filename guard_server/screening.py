@@ -112,9 +112,11 @@ async def screen(
     policy: Policy,
     active: Active,
     deadline: float,
+    already: int = 0,
 ) -> Screened:
     """Screen one text whole. `task` None: the model says; `context`: for an answer, its prompt; `deadline` on the loop's clock.
 
+    `already`: segments of the same request that were scored before, which the thresholds have to count (a stream's windows).
     Raises `TooLargeError`, `DeadlineExceededError`, and what the engine raises.
     """
     began = time.perf_counter()
@@ -125,7 +127,9 @@ async def screen(
         raise DeadlineExceededError("the deadline passed before the text could be queued")
     prepare_seconds = time.perf_counter() - began
     scores, timing = await active.engine.score(prepared.encoded, deadline=deadline)
-    judged = judge(prepared, scores, direction=direction, task=task, policy=policy, spec=active.spec, bundle=active.digest)
+    judged = judge(
+        prepared, scores, direction=direction, task=task, policy=policy, spec=active.spec, bundle=active.digest, already=already
+    )
     return replace(judged, prepare_seconds=prepare_seconds, queue_seconds=timing.queued, inference_seconds=timing.inference)
 
 
@@ -184,13 +188,15 @@ def judge(
     policy: Policy,
     spec: BundleSpec,
     bundle: str,
+    already: int = 0,
 ) -> Screened:
     """The decision about a text from the scores of its segments, pure. Raises `InferenceFailedError` for unusable scores."""
     _check(prepared, scores)
     segments = len(scores)
     probabilities = task_probabilities(prepared.segments[: prepared.windows], scores[: prepared.windows])
     asked = (task,) if task is not None else likely_tasks(probabilities)
-    cases = [(t, thresholds(policy, spec, direction, t, segments), max(s.risk(direction, t) for s in scores)) for t in asked]
+    counted = segments + already
+    cases = [(t, thresholds(policy, spec, direction, t, counted), max(s.risk(direction, t) for s in scores)) for t in asked]
     # The first of equals: the most probable task.
     decided, at, score = max(cases, key=lambda case: _SEVERITY.index(case[1].decide(case[2])))
     risks = [s.risk(direction, decided) for s in scores]

@@ -11,8 +11,6 @@ from fastapi import FastAPI
 from guard_server.app import create_app
 from guard_server.errors import GuardError
 from guard_server.lifecycle import reload
-from guard_server.metrics import Metrics
-from guard_server.models import ModelSet
 from guard_server.policy import load_policies
 from guard_server.service import Guard
 from guard_server.settings import Settings
@@ -61,8 +59,7 @@ class Server(uvicorn.Server):
 
 def build(settings: Settings) -> FastAPI:
     """The app that `guard serve` runs."""
-    metrics = Metrics()
-    return create_app(settings, load_policies(settings.policies), ModelSet.from_settings(settings, metrics), metrics)
+    return create_app(settings, load_policies(settings.policies))
 
 
 def run(settings: Settings) -> None:

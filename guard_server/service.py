@@ -24,10 +24,10 @@ from guard_server.errors import (
 from guard_server.labels import Category, Decision, Direction, Task
 from guard_server.logs import Logger, TextLog
 from guard_server.metrics import Metrics
-from guard_server.models import Active, ModelSet
+from guard_server.models import ModelSet
 from guard_server.policy import Policies, Policy
 from guard_server.schemas import ModelRef
-from guard_server.screening import Screened, screen
+from guard_server.screening import Active, Screened, screen
 from guard_server.settings import Settings
 
 FAILURES: Final = (OverloadedError, DeadlineExceededError, InferenceFailedError, NotReadyError)
@@ -45,6 +45,8 @@ class Subject:
     """None: the model says."""
     context: str | None = None
     """For an answer: the prompt."""
+    already: int = 0
+    """Segments of the same text that were scored before (a stream's windows): the thresholds count them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,16 @@ class Guard:
     async def _all(self, active: Active, policy: Policy, subjects: Sequence[Subject]) -> list[Screened]:
         deadline = asyncio.get_running_loop().time() + self.settings.deadline_seconds
         work = [
-            screen(s.text, direction=s.direction, task=s.task, context=s.context, policy=policy, active=active, deadline=deadline)
+            screen(
+                s.text,
+                direction=s.direction,
+                task=s.task,
+                context=s.context,
+                policy=policy,
+                active=active,
+                deadline=deadline,
+                already=s.already,
+            )
             for s in subjects
         ]
         if len(work) == 1:
@@ -177,7 +188,9 @@ class Guard:
     def _failed(self, error: GuardError, route: str, policy: Policy, subjects: Sequence[Subject]) -> Answer:
         action = self.policies.on_failure(route, policy)
         self.metrics.failures.labels(error.kind, action).inc(len(subjects))
-        self.logger.warning("not screened", kind=error.kind, reason=error.message, action=action, texts=len(subjects), route=route)
+        self.logger.warning(
+            "not screened", kind=error.kind, reason=error.message, action=action, texts=len(subjects), route=route
+        )
         if action == "closed":
             raise error
         for subject in subjects:
@@ -204,7 +217,7 @@ class Guard:
 
     def _shadow(self, policy: Policy, subjects: Sequence[Subject], found: Sequence[Screened]) -> None:
         """Score with the shadow bundle after the answer, where there is one and there is room; never in the answer's way."""
-        if not self.models.has_shadow or len(self._shadows) >= self.settings.max_requests:
+        if self.models.status().shadow is None or len(self._shadows) >= self.settings.max_requests:
             return
         task = asyncio.get_running_loop().create_task(self._compare(policy, list(subjects), list(found)))
         self._shadows.add(task)
@@ -213,6 +226,8 @@ class Guard:
     async def _compare(self, policy: Policy, subjects: list[Subject], found: list[Screened]) -> None:
         try:
             async with self.models.lease_shadow() as active:
+                if active is None:
+                    return
                 for other, ours in zip(await self._all(active, policy, subjects), found, strict=True):
                     agreement = "same" if other.decision is ours.decision else f"{ours.decision}_to_{other.decision}"
                     self.metrics.shadow.labels(agreement).inc()

@@ -37,6 +37,11 @@ class Holdback:
         """How many characters have come."""
         return self._base + len(self._tail)
 
+    @property
+    def kept(self) -> int:
+        """How many characters are held in memory."""
+        return len(self._tail)
+
     def push(self, chunk: str) -> list[Due]:
         """Take a chunk; the windows that are due now, in order."""
         self._tail += chunk
@@ -53,8 +58,10 @@ class Holdback:
 
     def release(self, upto: int) -> str:
         """Let text up to a position leave; gives the part that had not left before."""
+        if upto <= self.released:
+            return ""
         text = self._tail[self.released - self._base : upto - self._base]
-        self.released = max(self.released, upto)
+        self.released = upto
         self._forget()
         return text
 

@@ -1,4 +1,4 @@
-"""Operating a running server: reload, roll back, shadow. A key with the role `admin` is needed; without keys these are refused."""
+"""Operating a running server: reload, roll back, shadow. Needs a key with the role `admin`; where no key is set, refused."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict
 
+from guard_server.bundle import Bundle
 from guard_server.errors import BadRequestError
 from guard_server.lifecycle import reload, roll_back, shadow
 from guard_server.schemas import ModelRef
@@ -73,11 +74,10 @@ def _folder(guard: Guard, choice: BundleChoice | None) -> Path | None:
 
 
 def _swap(guard: Guard, action: Literal["reload", "rollback", "shadow", "shadow_off"]) -> Swap:
-    models = guard.models
-    current, beside = models.current, models.shadow
-    assert current is not None
-    return Swap(
-        action=action,
-        current=ModelRef(name=current.spec.name, version=current.spec.version, digest=current.digest),
-        shadow=None if beside is None else ModelRef(name=beside.spec.name, version=beside.spec.version, digest=beside.digest),
-    )
+    loaded = guard.models.status()
+    assert loaded.current is not None
+    return Swap(action=action, current=_ref(loaded.current), shadow=None if loaded.shadow is None else _ref(loaded.shadow))
+
+
+def _ref(bundle: Bundle) -> ModelRef:
+    return ModelRef(name=bundle.spec.name, version=bundle.spec.version, digest=bundle.digest)

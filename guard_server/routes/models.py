@@ -4,13 +4,18 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
 
-from guard_server.models import Active
+from guard_server.bundle import Bundle
 from guard_server.routes.moderations import MEMBERS, NOT_ASSESSED
 from guard_server.schemas import BundleEntry, ModelsResponse
 from guard_server.service import Guard, guard_of
 
 router = APIRouter(tags=["guard"])
-BEYOND = ("images and audio", "personal data (names, card numbers)", "facts: whether a statement is true", "sexual content involving minors")
+BEYOND = (
+    "images and audio",
+    "personal data (names, card numbers)",
+    "facts: whether a statement is true",
+    "sexual content involving minors",
+)
 """Nothing in a bundle looks at these."""
 Slot = Literal["current", "previous", "shadow"]
 
@@ -18,22 +23,27 @@ Slot = Literal["current", "previous", "shadow"]
 @router.get("/v1/models")
 async def models(guard: Annotated[Guard, Depends(guard_of)]) -> ModelsResponse:
     """The loaded bundles; `data` is what OpenAI's clients list."""
-    slots: list[tuple[Slot, Active | None]] = [
-        ("current", guard.models.current), ("previous", guard.models.previous), ("shadow", guard.models.shadow),
+    loaded = guard.models.status()
+    slots: list[tuple[Slot, Bundle | None]] = [
+        ("current", loaded.current), ("previous", loaded.previous), ("shadow", loaded.shadow),
     ]  # fmt: skip
-    bundles = [_entry(slot, active) for slot, active in slots if active is not None]
-    data = [{"id": f"{b.name}-{b.version}", "object": "model", "created": 0, "owned_by": "taskgate"} for b in bundles if b.slot == "current"]
+    bundles = [_entry(slot, bundle) for slot, bundle in slots if bundle is not None]
+    data = [
+        {"id": f"{b.name}-{b.version}", "object": "model", "created": 0, "owned_by": "taskgate"}
+        for b in bundles
+        if b.slot == "current"
+    ]
     return ModelsResponse(data=data, bundles=bundles, policies=guard.policies.names, policies_digest=guard.policies.digest)
 
 
-def _entry(slot: Slot, active: Active) -> BundleEntry:
-    spec = active.spec
+def _entry(slot: Slot, bundle: Bundle) -> BundleEntry:
+    spec = bundle.spec
     return BundleEntry(
         slot=slot,
         name=spec.name,
         version=spec.version,
-        digest=active.digest,
-        verified=active.verified,
+        digest=bundle.digest,
+        verified=bundle.files.verified,
         encoder=spec.encoder,
         precision=spec.precision,
         tasks=list(spec.tasks),
@@ -43,5 +53,5 @@ def _entry(slot: Slot, active: Active) -> BundleEntry:
         not_assessed=list(BEYOND),
         target_fprs=sorted({t.target_fpr for t in spec.thresholds}),
         window=spec.window.model_dump(),
-        card=active.card,
+        card=bundle.card,
     )

@@ -27,7 +27,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz", responses={503: {"description": "no bundle has passed its self-test, or the server is draining"}})
 async def readyz(guard: Annotated[Guard, Depends(guard_of)]) -> JSONResponse:
     """A bundle has answered its self-test and the server is not draining."""
-    ready = guard.models.current is not None and not guard.draining
+    ready = guard.models.status().ready and not guard.draining
     status = "ready" if ready else "draining" if guard.draining else "no bundle has passed its self-test"
     return JSONResponse({"status": status}, status_code=200 if ready else 503)
 
@@ -51,7 +51,10 @@ async def playground(guard: Annotated[Guard, Depends(guard_of)]) -> HTMLResponse
 def _page() -> tuple[str, str]:
     """The page and a content security policy that lets its own script and style run and nothing else."""
     page = PAGE.read_text(encoding="utf-8")
-    sources = {tag: " ".join(_digest(body) for body in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)) for tag in ("script", "style")}
+    sources = {
+        tag: " ".join(_digest(body) for body in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL))
+        for tag in ("script", "style")
+    }
     policy = (
         f"default-src 'none'; connect-src 'self'; script-src {sources['script']}; style-src {sources['style']}; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

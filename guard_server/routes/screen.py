@@ -1,6 +1,7 @@
 """The guard's own contract: `POST /v1/screen` and `POST /v1/screen/batch`."""
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -28,7 +29,7 @@ from guard_server.service import Answer, Guard, Outcome, Subject, guard_of, requ
 SCREEN: Final = "/v1/screen"
 BATCH: Final = "/v1/screen/batch"
 PROMPT_ROLES: Final = frozenset({"user", "tool", "function"})
-"""Whose messages are screened with direction `prompt`: people's, and what tools bring in. System and developer texts are the operator's."""
+"""Whose messages are screened with direction `prompt`: people's and tools'. System and developer texts are the operator's."""
 router = APIRouter(tags=["guard"])
 
 Details = Annotated[bool, Query(description="Give the score of every segment.")]
@@ -61,7 +62,7 @@ async def screen_batch(
     return BatchResponse(id=request_id, results=await unless_disconnected(request, _together(work)))
 
 
-async def _together(work: list) -> list[BatchResult]:  # type: ignore[type-arg]
+async def _together(work: list[Coroutine[None, None, BatchResult]]) -> list[BatchResult]:
     return list(await asyncio.gather(*work))
 
 

@@ -1,0 +1,180 @@
+"""`POST /v1/screen/stream`: text is held back until it is screened, while it is still being written.
+
+In, NDJSON: a head `{"direction", "task", "policy", "prompt"}`, then `{"text": "..."}` lines. Out, NDJSON, or server-sent events
+where the caller accepts `text/event-stream`:
+
+    {"event": "text", "text": ..., "released": 123}      this much may be shown
+    {"event": "end", "decision", "score", ...}           all of it was screened and has left
+    {"event": "blocked", "released": 123, ...}           nothing more leaves; so many characters already had
+    {"event": "error", "error": {...}, "released": 123}  it could not be screened on, and the policy fails closed
+
+Windows are screened as they fill; at the end the whole text is screened once more, with all its views, before its last part leaves.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Final, Literal
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.responses import StreamingResponse
+
+from guard_server.answers import error_body
+from guard_server.errors import BadRequestError, GuardError, NotReadyError, TooLargeError
+from guard_server.labels import Decision, Direction, Task
+from guard_server.service import Guard, Outcome, Subject, guard_of, request_id_of
+from guard_server.streaming import Due, Holdback
+
+ROUTE: Final = "/v1/screen/stream"
+MAX_LINE: Final = 1_000_000
+router = APIRouter(tags=["guard"])
+
+
+class StreamHead(BaseModel):
+    """The first line."""
+
+    model_config = ConfigDict(extra="forbid")
+    direction: Direction = Direction.RESPONSE
+    task: Task | Literal["auto"] = "auto"
+    policy: str | None = None
+    prompt: str | None = None
+
+
+class StreamChunk(BaseModel):
+    """Each further line."""
+
+    model_config = ConfigDict(extra="forbid")
+    text: str
+
+
+Event = dict[str, object]
+
+
+@router.post(
+    ROUTE,
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/x-ndjson": {}, "text/event-stream": {}}, "description": "events, one a line"}},
+    openapi_extra={"requestBody": {"required": True, "content": {"application/x-ndjson": {"schema": {"type": "string"}}}}},
+)
+async def stream(
+    request: Request, guard: Annotated[Guard, Depends(guard_of)], request_id: Annotated[str, Depends(request_id_of)]
+) -> StreamingResponse:
+    """Screen a text while it is being written."""
+    lines = _lines(request)
+    head = await _head(lines)
+    events = _screened(_Session(guard, head), lines, request_id)
+    if "text/event-stream" in request.headers.get("accept", ""):
+        return StreamingResponse((f"data: {json.dumps(e)}\n\n" async for e in events), media_type="text/event-stream")
+    return StreamingResponse((json.dumps(e) + "\n" async for e in events), media_type="application/x-ndjson")
+
+
+async def _head(lines: AsyncIterator[bytes]) -> StreamHead:
+    line = await anext(lines, b"")
+    try:
+        return StreamHead.model_validate_json(line or b"null")
+    except ValidationError as error:
+        raise BadRequestError(f"the first line must be the head ({_first(error)})", field="head") from error
+
+
+async def _screened(session: "_Session", lines: AsyncIterator[bytes], request_id: str) -> AsyncIterator[Event]:
+    """The events of one stream. One permit a window, not one for the whole stream: most of a stream's time is the writer's."""
+    try:
+        async for line in lines:
+            try:
+                chunk = StreamChunk.model_validate_json(line)
+            except ValidationError as error:
+                raise BadRequestError(f'a line after the head must be {{"text": ...}} ({_first(error)})', field="text") from error
+            for due in session.push(chunk.text):
+                yield (event := await session.window(due))
+                if event["event"] == "blocked":
+                    return
+        yield (event := await session.last())
+        if event["event"] == "text":
+            yield session.end()
+    except GuardError as error:
+        body = error_body(error.kind, error.message, request_id, error.field)
+        yield {"event": "error", **body, "released": session.holdback.released}
+
+
+class _Session:
+    """One stream's state: what is held back, and the worst that was found."""
+
+    def __init__(self, guard: Guard, head: StreamHead) -> None:
+        """Raises `NotFoundError` for an unknown policy, before anything is answered."""
+        current = guard.models.status().current
+        if current is None:
+            raise NotReadyError("no bundle has passed its self-test")
+        self.guard, self.head = guard, head
+        self.holdback = Holdback(current.spec.window)
+        self.limit = guard.policies.choose(ROUTE, head.policy).max_characters
+        self.text = ""
+        self.scored = 0
+        self.outcome: Outcome | None = None
+
+    def push(self, text: str) -> list[Due]:
+        """Take a chunk; the windows that are due."""
+        self.text += text
+        if len(self.text) > self.limit:
+            raise TooLargeError(f"the policy allows {self.limit} characters", field="text")
+        return self.holdback.push(text)
+
+    async def window(self, due: Due) -> Event:
+        """Screen one window; release what it clears."""
+        return await self._step(due.text, due.release)
+
+    async def last(self) -> Event:
+        """Screen the whole text with all its views; release the rest."""
+        self.scored = 0
+        return await self._step(self.text, self.holdback.received)
+
+    async def _step(self, text: str, upto: int) -> Event:
+        task = None if self.head.task == "auto" else self.head.task
+        subject = Subject(text, self.head.direction, task, self.head.prompt, already=self.scored)
+        answer = await self.guard.screen(ROUTE, [subject], self.head.policy)
+        self.outcome = answer.outcomes[0]
+        if self.outcome.screened is not None:
+            self.scored += self.outcome.screened.segments
+        if self.outcome.decision is Decision.BLOCK:
+            self.guard.metrics.stream_released.observe(self.holdback.released)
+            return {"event": "blocked", "released": self.holdback.released, **self._found()}
+        event: Event = {"event": "text", "text": self.holdback.release(upto), "released": self.holdback.released}
+        return event if self.outcome.failure is None else event | {"failure": self.outcome.failure}
+
+    def end(self) -> Event:
+        """The last event of a stream that was not blocked."""
+        return {"event": "end", "released": self.holdback.released, **self._found()}
+
+    def _found(self) -> Event:
+        outcome = self.outcome
+        if outcome is None or outcome.screened is None:
+            return {"decision": Decision.ALLOW, "failure": outcome.failure if outcome else None}
+        found = outcome.screened
+        return {
+            "decision": found.decision,
+            "task": found.task,
+            "score": found.score,
+            "thresholds": found.thresholds,
+            "segments": found.segments,
+            "categories": found.categories,
+            "refusal": found.refusal,
+            "bundle": found.bundle,
+        }
+
+
+async def _lines(request: Request) -> AsyncIterator[bytes]:
+    """The lines of the body as they come; blank ones are skipped."""
+    rest = b""
+    async for chunk in request.stream():
+        *whole, rest = (rest + chunk).split(b"\n")
+        if len(rest) > MAX_LINE:
+            raise BadRequestError(f"a line may have {MAX_LINE} bytes", field="text")
+        for line in whole:
+            if line.strip():
+                yield line
+    if rest.strip():
+        yield rest
+
+
+def _first(error: ValidationError) -> str:
+    found = error.errors()[0]
+    return f"{'.'.join(map(str, found['loc'])) or 'line'}: {found['msg']}"

@@ -92,14 +92,24 @@ def _log(random: Random) -> Pieces:
         )[layout]
 
 
+def _talks(random: Random) -> Iterator[list[str]]:
+    """Each conversation once, then conversations about something read: sentences of the prose between chat lines."""
+    talks = _blocks("documents_text", "chats")
+    yield from (talk.splitlines() for talk in random.sample(list(talks), len(talks)))
+    said = _rounds([line for talk in talks for line in talk.splitlines()], random)
+    for paragraph in _prose(random):
+        for sentence in paragraph.split(". "):
+            yield [sentence, next(said)] if random.random() < 0.3 else [sentence]
+
+
 def _chat(random: Random) -> Pieces:
     """Conversations of two to four people in one of four layouts."""
     layout, minute = random.randrange(4), random.randrange(400, 700)
     people = random.sample(NAMES, 4)
-    for talk in _rounds(_blocks("documents_text", "chats"), random):
+    for talk in _talks(random):
         speakers = random.sample(people, random.randint(2, 3))
         minute += random.randint(3, 90)
-        for turn, said in enumerate(talk.splitlines()):
+        for turn, said in enumerate(talk):
             minute += random.randint(0, 2)
             name, clock = speakers[turn % len(speakers)], f"{minute // 60 % 24:02}:{minute % 60:02}"
             yield (f"{name}: {said}", f"[{clock}] {name}: {said}", f"<{name.lower()}> {said}", f"{clock} - {name}\n{said}\n")[
@@ -108,12 +118,15 @@ def _chat(random: Random) -> Pieces:
 
 
 def _manual(random: Random) -> Pieces:
-    """Sections of a manual in Markdown, now and then with a paragraph of background."""
+    """Sections of a manual in Markdown with paragraphs of background, which stand alone once each section has come twice."""
     yield f"# {random.choice(TITLES)}: {random.choice(CITIES)} {random.randint(100, 990)}"
     prose = _prose(random)
-    for section in _rounds(_blocks("documents_text", "manual"), random):
-        yield section
-        if random.random() < 0.35:
+    sections = _blocks("documents_text", "manual")
+    for number, section in enumerate(_rounds(sections, random)):
+        repeated = number >= 2 * len(sections)
+        if not repeated:
+            yield section
+        if repeated or random.random() < 0.5:
             yield f"### Background {random.randint(1, 99)}\n\n{next(prose)}"
 
 

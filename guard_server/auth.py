@@ -13,10 +13,10 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
@@ -81,9 +81,10 @@ def _rate(text: str | None, where: str) -> RateLimitItem | None:
         return None
     try:
         return parse(text)
-    except ValueError as error:
-        msg = f"{where}: rate {text!r} is not like 100/second or 5000/hour"
-        raise ValueError(msg) from error
+    except ValueError:
+        # Neither the text nor the cause, which repeats it: a key may have been written where its rate belongs.
+        msg = f"{where}: the rate is not like 100/second or 5000/hour"
+        raise ValueError(msg) from None
 
 
 class Gatekeeper:
@@ -98,7 +99,7 @@ class Gatekeeper:
             msg = "API keys are configured, but there is no entry: every request would be refused"
             raise ValueError(msg)
         self._settings = settings
-        self._jwt_key = _read(settings.jwt_key_file)
+        self._jwt_key = _jwt_key(settings)
         self._rate = _rate(settings.rate_limit, "rate_limit")
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
@@ -149,8 +150,23 @@ class Gatekeeper:
         return Caller(f"jwt:{claims['sub']}", frozenset(role for role in get_args(Role) if f"guard:{role}" in scopes))
 
 
-def _read(path: Path | None) -> str | None:
-    return None if path is None else path.read_text(encoding="utf-8").strip()
+def _jwt_key(settings: Settings) -> str | None:
+    """The key that tokens are checked with; one that does not fit its algorithm is an error now, not at the first token."""
+    if settings.jwt_key_file is None:
+        return None
+    key = settings.jwt_key_file.read_text(encoding="utf-8").strip()
+    try:
+        jwt.get_algorithm_by_name(settings.jwt_algorithm).prepare_key(key)
+        fits = settings.jwt_algorithm != "HS256" or len(key.encode()) >= 32
+    except (jwt.PyJWTError, ValueError, TypeError, UnsupportedAlgorithm):
+        fits = False
+    if not fits:
+        msg = (
+            f"jwt_key_file {settings.jwt_key_file}: not a key for {settings.jwt_algorithm} "
+            "(a PEM public key; for HS256 a secret of 32 bytes or more)"
+        )
+        raise ValueError(msg)
+    return key
 
 
 def credential_of(authorization: str | None, api_key: str | None) -> str | None:

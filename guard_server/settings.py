@@ -24,7 +24,8 @@ def shipped_policies() -> Path:
 class Settings(BaseSettings):
     """Everything that an operator may set. Sizes in bytes or characters as named, times in seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="GUARD_", frozen=True, extra="ignore")
+    # An error shows no values: `api_keys` may be among them.
+    model_config = SettingsConfigDict(env_prefix="GUARD_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     host: str = "127.0.0.1"
     port: int = Field(default=8700, ge=0, le=65535)
@@ -46,17 +47,17 @@ class Settings(BaseSettings):
     """Single-thread inference sessions; 0: one per usable core."""
     batch_tokens: int = Field(default=16_384, ge=1)
     """Token budget of a batch, padding counted (GPU and fp32 only)."""
-    batch_wait_seconds: float = Field(default=0.002, ge=0)
+    batch_wait_seconds: float = Field(default=0.002, ge=0, allow_inf_nan=False)
     max_queue_tokens: int = Field(default=262_144, ge=1)
     max_requests: int = Field(default=256, ge=1)
     """Permits: requests being screened at one time; one more is answered 503 at once."""
-    deadline_seconds: float = Field(default=10.0, gt=0)
+    deadline_seconds: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     max_body_bytes: int = Field(default=2_000_000, ge=1)
     max_texts: int = Field(default=64, ge=1)
     """Texts, messages or items in one request."""
-    drain_seconds: float = Field(default=0.0, ge=0)
+    drain_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Between SIGTERM (readyz turns 503) and the end of accepting."""
-    shutdown_seconds: float = Field(default=30.0, ge=0)
+    shutdown_seconds: float = Field(default=30.0, ge=0, allow_inf_nan=False)
 
     api_keys_file: Path | None = None
     api_keys: str = Field(default="", repr=False)

@@ -1,4 +1,4 @@
-"""The guard's own wire contract: what `/v1/screen`, `/v1/screen/batch` and `/v1/models` take and give. Unknown fields are refused."""
+"""The guard's own wire contract: what `/v1/screen...` and `/v1/models` take and give. Unknown fields are refused."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -44,7 +44,7 @@ class ScreenItem(_Wire):
 
     texts: str | list[str] | None = None
     messages: list[Message] | None = None
-    """Direction `prompt`: every user and tool message is screened; `response`: every assistant message, with the user's before it."""
+    """Direction `prompt`: every user and tool message; `response`: every assistant message, with the user's before it."""
     direction: Direction = Direction.PROMPT
     prompt: str | None = None
     """With direction `response` and `texts`: the prompt that was answered."""

@@ -6,7 +6,7 @@ where the caller accepts `text/event-stream`:
     {"event": "text", "text": ..., "released": 123}      this much may be shown
     {"event": "end", "decision", "score", ...}           all of it was screened and has left
     {"event": "blocked", "released": 123, ...}           nothing more leaves; so many characters already had
-    {"event": "error", "error": {...}, "released": 123}  it could not be screened on, and the policy fails closed
+    {"event": "error", "error": {...}, "released": 123}  it can't be screened, and the policy fails closed
 
 Windows are screened as they fill; at the end the whole text is screened once more, with all its views, before its last part leaves.
 """

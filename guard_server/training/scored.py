@@ -1,15 +1,11 @@
 """A labelled row as the one or two texts that the model reads of it, with or without the logits it gave them.
 
 In: `Row`s. Out: `Text`s (a prompt; an answer with its prompt) with the labels that belong to that text, and `Scored`: texts with
-logits, from which calibration, thresholds and the quality gate take what concerns one head; and
-a folder that keeps them.
+logits, from which calibration, thresholds and the quality gate take what concerns one head.
 """
 
-import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Final
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +14,6 @@ from guard_server.labels import TASKS, Direction, Task
 from guard_server.training.rows import Row
 from guard_server.training.weights import OWN_PREFIX, Flags, Floats
 
-TEXTS: Final = "texts.jsonl"
-LOGITS: Final = "logits.npz"
 HARM, REFUSAL = 0, 1
 """Columns of the response head."""
 
@@ -151,29 +145,6 @@ class Scored:
     def refused(self) -> Flags:
         """Which refuse, [n]; for answers labelled so."""
         return np.array([bool(text.refused) for text in self.texts], dtype=np.bool_)
-
-
-def write_scored(folder: Path, scored: Scored) -> None:
-    """Write texts and logits into the folder, as `texts.jsonl` and `logits.npz`; `read_scored` reads them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / TEXTS).open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(asdict(text), ensure_ascii=False) + "\n" for text in scored.texts)
-    logits = scored.logits
-    with (folder / LOGITS).open("wb") as file:
-        np.savez_compressed(file, task=logits.task, harm=logits.harm, category=logits.category, response=logits.response)
-
-
-def read_scored(folder: Path) -> Scored:
-    """What `write_scored` wrote; raises `FileNotFoundError`, or `ValueError` where the two files don't fit."""
-    with (folder / TEXTS).open(encoding="utf-8") as lines:
-        texts = tuple(_text(json.loads(line)) for line in lines)
-    with np.load(folder / LOGITS, allow_pickle=False) as stored:
-        logits = Logits(*(stored[name].astype(np.float64) for name in ("task", "harm", "category", "response")))
-    return Scored(texts, logits)
-
-
-def _text(fields: dict[str, Any]) -> Text:
-    return Text(**(fields | {"direction": Direction(fields["direction"]), "task": Task(fields["task"])}))
 
 
 def _arrays(logits: Logits) -> tuple[Floats, ...]:

@@ -69,14 +69,18 @@ def block_maxima(documents: Sequence[Floats], segments: int) -> Floats:
 
 
 def thresholds_by_segments(single: float, documents: Mapping[str, Sequence[Floats]], target: float) -> tuple[float, ...]:
-    """One threshold for each of `SEGMENTS`, never falling: the greater of the single text's and of any kind of document's.
+    """One threshold for each of `SEGMENTS`, never falling: the greater of the single text's and the documents' of that length.
 
-    `documents`: window scores in reading order, by kind; each kind must keep the target on its own.
+    `documents`: window scores in reading order, by kind; kinds weigh the same.
     """
     found = [single]
     for count in SEGMENTS[1:]:
         kinds = [maxima for blocks in documents.values() if len(maxima := block_maxima(blocks, count))]
-        found.append(max([found[-1], *(upper_quantile(maxima, target) for maxima in kinds)]))
+        if kinds:
+            weights = np.concatenate([np.full(len(maxima), 1 / len(maxima)) for maxima in kinds])
+            found.append(max(found[-1], upper_quantile(np.concatenate(kinds), target, weights)))
+        else:
+            found.append(found[-1])
     return tuple(found)
 
 

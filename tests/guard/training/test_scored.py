@@ -1,13 +1,11 @@
-"""Rows as the texts the model reads, and the folder that keeps their logits."""
-
-from pathlib import Path
+"""Rows as the texts the model reads, with their logits."""
 
 import numpy as np
 import pytest
 
 from guard_server.labels import Direction, Task
 from guard_server.training.rows import Row
-from guard_server.training.scored import Scored, read_scored, texts_of, write_scored
+from guard_server.training.scored import Scored, texts_of
 from tests.guard.training.scores import joined, logits, scored
 
 
@@ -42,15 +40,13 @@ def test_rows_without_labels_give_no_text() -> None:
     assert not list(texts_of([_row(), _row(response_label="safe"), _row(response="", response_label="safe")]))
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    """Texts with all their labels and logits survive the folder."""
+def test_answers_and_prompts_are_told_apart() -> None:
+    """What is said about answers' harm leaves prompts out, and refusals leave both out that are not labelled so."""
     harm = np.array([1.5, -2.0])
     both = joined(scored(harm, harm > 0), scored(harm, harm > 0, direction=Direction.RESPONSE))
-    write_scored(tmp_path, both)
-    read = read_scored(tmp_path)
-    assert read.texts == both.texts
-    assert np.array_equal(read.logits.response, both.logits.response)
-    assert [t.harmful for t in read.about_harm(Direction.RESPONSE).texts] == [True, False]
+    assert [t.harmful for t in both.about_harm(Direction.RESPONSE).texts] == [True, False]
+    assert both.about_harm(Direction.PROMPT, Task.OTHER).texts == ()
+    assert len(both.about_refusal().texts) == 2
 
 
 def test_logits_that_do_not_fit_are_refused() -> None:

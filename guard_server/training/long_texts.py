@@ -1,0 +1,69 @@
+"""Harmless long documents on which the thresholds for many segments are set. In: a seed, harmless prompts. Out: texts by kind.
+
+Two sorts: filler of our own material (prose, code, logs, chats ...), and harmless prompts of one set after another's end, which read
+like a list of requests. The shipped model was trained on text of both sorts, which the evaluation card says.
+"""
+
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Final
+
+from guard_server.bundle_spec import Window
+from guard_server.training.material.documents import KINDS, REQUESTS, filler
+from guard_server.training.thresholds import SEGMENTS
+
+PER_KIND: Final = 12
+LISTS: Final = "prompts"
+"""The kind of document that is made of harmless prompts."""
+Document = tuple[str, str | None]
+"""Text and context."""
+
+
+def characters_for(window: Window, segments: int) -> int:
+    """The length of a text that has exactly so many windows."""
+    return window.characters + (segments - 1) * (window.characters - window.overlap)
+
+
+def prompt_documents(
+    prompts: Mapping[str, Sequence[str]], window: Window, seed: int, *, per_kind: int = PER_KIND, segments: int = SEGMENTS[-1]
+) -> dict[str, list[Document]]:
+    """Documents of `segments` windows by kind; `prompts`: harmless prompts by set, each list document made of one set's."""
+    length = characters_for(window, segments)
+    found: dict[str, list[Document]] = {
+        kind: [(filler(kind, length, Random(f"{seed}:{kind}:{at}")), None) for at in range(per_kind)] for kind in sorted(KINDS)
+    }
+    if prompts:
+        names = sorted(prompts)
+        found[LISTS] = [
+            (_list(prompts[names[at % len(names)]], length, Random(f"{seed}:{LISTS}:{at}")), None) for at in range(per_kind)
+        ]
+    return found
+
+
+def answer_documents(
+    window: Window, seed: int, *, per_kind: int = PER_KIND, segments: int = SEGMENTS[-1]
+) -> dict[str, list[Document]]:
+    """Documents as answers to the requests that belong to their kind."""
+    length = characters_for(window, segments)
+    found = {}
+    for kind in sorted(KINDS):
+        random = Random(f"{seed}:answers:{kind}")
+        requests = REQUESTS.get(kind) or ((f"Write a long {kind}.", None),)
+        found[kind] = [
+            (filler(kind, length, Random(f"{seed}:answers:{kind}:{at}")), str(random.choice(requests)[0]))
+            for at in range(per_kind)
+        ]
+    return found
+
+
+def _list(prompts: Sequence[str], length: int, random: Random) -> str:
+    """Prompts of one set in random order, again from the start where they are too few."""
+    parts: list[str] = []
+    size = 0
+    while size < length:
+        for prompt in random.sample(list(prompts), len(prompts)):
+            parts.append(prompt)
+            size += len(prompt) + 2
+            if size >= length:
+                break
+    return "\n\n".join(parts)[:length]

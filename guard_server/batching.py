@@ -245,7 +245,7 @@ class _ThreadedEngine(ABC):
         dropped = 0
         with self._changed:
             ended = self._clock()
-            self._learn_pace((ended - started) / tokens)
+            self._learn_pace((ended - started) / max(tokens, 1))
             for ticket, outcome in zip(tickets, outcomes, strict=True):
                 request = ticket.request
                 request.stop(ended)

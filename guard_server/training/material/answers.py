@@ -22,7 +22,15 @@ FILLERS: Final = (
     "the part described above", "X", "[details]", "the thing from the list", "what you have at hand", "the second item", "[...]",
     "___", "the tool", "some preparation", "the next part", "[see above]",
 )  # fmt: skip
-SOURCES: Final = ("twins_homonyms", "twins_contexts", "twins_knowledge", "twins_writing", "twins_people", "twins_code")
+SOURCES: Final = (
+    "twins_homonyms",
+    "twins_contexts",
+    "twins_knowledge",
+    "twins_writing",
+    "twins_people",
+    "twins_reversed",
+    "twins_code",
+)
 PER_REFUSAL: Final = 4
 PER_OVER_REFUSAL: Final = 2
 PER_HARMFUL: Final = 4

@@ -85,6 +85,7 @@ FAMILIES: dict[str, Family] = {
     "twins_knowledge": partial(_plain, "knowledge", Task.TEXT_GENERATION),
     "twins_writing": partial(_plain, "writing", Task.TEXT_GENERATION),
     "twins_people": partial(_plain, "people", Task.TEXT_GENERATION),
+    "twins_reversed": partial(_plain, "reversed", Task.TEXT_GENERATION),
     "twins_code": partial(_plain, "code", Task.CODE_GENERATION),
     "twins_passages": partial(_plain, "passages", Task.OTHER),
     "twins_diary": partial(_plain, "diary", Task.OTHER),

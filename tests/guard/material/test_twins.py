@@ -1,5 +1,6 @@
 """Look-alikes: every harmful row has a harmless partner of the same form."""
 
+import re
 from collections import Counter, defaultdict
 from random import Random
 
@@ -29,8 +30,14 @@ def test_each_pair_is_one_harmless_and_one_harmful_row() -> None:
 
 def test_pairs_share_words() -> None:
     """In nine of ten pairs the twins share at least two words."""
-    shared = [len(set(a.text.lower().split()) & set(b.text.lower().split())) for a, b in _pairs().values()]
-    assert sum(count >= 2 for count in shared) >= 0.9 * len(shared)
+    found = [[set(re.findall(r"\w+", one.text.lower())) for one in pair] for pair in _pairs().values()]
+    assert sum(len(a & b) >= 2 for a, b in found) >= 0.9 * len(found)
+
+
+def test_reversed_pairs_have_the_longer_twin_harmless() -> None:
+    """In the family against short cuts every harmless twin is longer than the harmful one."""
+    rows = ROWS["twins_reversed"]
+    assert all(len(a.text) > len(b.text) for a, b in zip(rows[::2], rows[1::2], strict=True))
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ Prompt and answer heads share nothing, so they are trained apart. Several are tr
 wider `Heads` that gives exactly the mean of their logits.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -14,12 +15,14 @@ from torch import Tensor, nn
 
 from guard_server.labels import CATEGORIES, TASKS, Category, Direction
 from guard_server.training.batches import Example, balanced
-from guard_server.training.model import Heads, Pools, Shape
+from guard_server.training.model import Heads, Outputs, Pools, Shape
 from guard_server.training.recipe import HeadTraining, Texts
 from guard_server.training.scored import Logits
 
-MISSING = -100
+MISSING: Final = -100
 """The label of what isn't labelled (torch's own convention)."""
+CHUNK: Final = 2_000
+"""Texts scored at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Bank:
     """[windows of answers, f]."""
     answer_row: Tensor
     """[windows]: the row in `answer`; for a prompt's window -1."""
-    rows: dict[str, tuple[int, ...]]
+    rows: Mapping[str, tuple[int, ...]]
     """By `key` of an example: its windows' rows in `whole`."""
 
     def pools(self, rows: Tensor) -> Pools:
@@ -82,13 +85,16 @@ def batches(
     for group in rng.permutation(len(order)):
         chosen += order[group]
         if len(chosen) >= size:
-            yield _batch(examples, weights, rows, chosen)
+            yield batch_of(examples, weights, rows, chosen)
             chosen = []
     if chosen:
-        yield _batch(examples, weights, rows, chosen)
+        yield batch_of(examples, weights, rows, chosen)
 
 
-def _batch(examples: Sequence[Example], weights: NDArray[np.float32], rows: Sequence[Sequence[int]], chosen: list[int]) -> Batch:
+def batch_of(
+    examples: Sequence[Example], weights: NDArray[np.float32], rows: Sequence[Sequence[int]], chosen: list[int]
+) -> Batch:
+    """The chosen examples, in their order, as one batch."""
     texts = [examples[at].text for at in chosen]
     names = list(CATEGORIES)
     harmless = {examples[at].pair: place for place, at in enumerate(chosen) if examples[at].text.harmful is False}
@@ -210,11 +216,18 @@ def merged(members: Sequence[Heads], width: int, shape: Shape) -> Heads:
 
 @torch.no_grad()
 def logits_of(heads: Heads, examples: Sequence[Example], bank: Bank) -> Logits:
-    """Logits of whole texts: harm, response of the worst window (per column), task of the first, category of the most harmful."""
-    parts: list[tuple[Tensor, ...]] = []
-    for example in examples:
-        out = heads(bank.pools(torch.tensor(bank.rows[key(example)])))
-        worst = int(out.harm[:, TASKS.index(example.text.task)].argmax())
-        parts.append((out.task[0], out.harm.amax(0), out.category[worst], out.response.amax(0)))
-    task, harm, category, response = (torch.stack(column).double().numpy() for column in zip(*parts, strict=True))
+    """Logits of whole texts: harm and response of the worst window per column, task of the first, category of the worst."""
+    return Logits.joined([_logits(heads, examples[at : at + CHUNK], bank) for at in range(0, len(examples), CHUNK)])
+
+
+def _logits(heads: Heads, examples: Sequence[Example], bank: Bank) -> Logits:
+    rows = [bank.rows[key(example)] for example in examples]
+    batch = batch_of(examples, np.ones(len(examples), dtype=np.float32), rows, list(range(len(examples))))
+    out: Outputs = heads(bank.pools(batch.rows))
+    starts = torch.tensor(np.cumsum([0, *map(len, rows[:-1])]))
+    own = out.harm.gather(1, batch.task[batch.owner].unsqueeze(1)).squeeze(1)
+    # Windows of a text lie side by side: the first of those that reach the text's worst score.
+    worst = [start + int(own[start : start + len(part)].argmax()) for start, part in zip(starts.tolist(), rows, strict=True)]
+    found = (out.task[starts], batch.worst(out.harm), out.category[worst], batch.worst(out.response))
+    task, harm, category, response = (part.double().numpy() for part in found)
     return Logits(task, harm, category, response)

@@ -65,7 +65,7 @@ class Heads(nn.Module):
 
     def __init__(self, width: int, shape: Shape) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.hidden = width, shape.hidden
         self.prompt = _hidden(width, shape)
         self.pair = _hidden(2 * width, shape)
         self.task = nn.Linear(shape.hidden, len(TASKS))

@@ -52,8 +52,6 @@ class HeadTraining(_Part):
     decay: float = Field(default=0.01, ge=0)
     smoothing: float = Field(default=0.05, ge=0, lt=0.5)
     """Of the harm and response labels."""
-    mixup: float = Field(default=0.0, ge=0)
-    """Parameter of the Beta distribution that mixes pools of two texts; 0: no mixing."""
     twins: float = Field(default=0.0, ge=0)
     """Weight of the ranking loss on pairs: the harmful twin scores higher."""
     task_loss: float = Field(default=0.2, ge=0)
@@ -66,16 +64,21 @@ class Tuning(_Part):
     """Training of the encoder's last layers together with the heads, after the heads."""
 
     layers: int = Field(default=0, ge=0)
-    """How many of the last layers move; 0: none, the encoder stays as it came."""
-    epochs: PositiveInt = 1
-    rate: PositiveFloat = 3e-5
-    head_rate: PositiveFloat = 3e-4
+    """How many of the last layers move; 0: no tuning, the encoder stays as it came."""
+    texts: PositiveInt = 12_000
+    """How many texts are drawn, by weight and with replacement."""
+    answers: Share = Field(default=0.2, ge=0, lt=1)
+    """Share of batches that hold answers."""
+    rate: PositiveFloat = 5e-5
+    head_rate: PositiveFloat = 2e-4
     decay: float = Field(default=0.01, ge=0)
     batch: PositiveInt = 32
+    windows: PositiveInt = 2
+    """At most so many windows of a text."""
     max_tokens: PositiveInt = 160
     warmup: float = Field(default=0.1, ge=0, lt=1)
     blend: float = Field(default=0.5, gt=0, le=1)
-    """Share of the tuned layers' weights in the mean with the original ones; the heads are trained again on the blend."""
+    """Share of the tuned weights in the mean with those before tuning."""
 
 
 class Recipe(_Part):

@@ -140,15 +140,15 @@ class Sources:
     """Why rows of training sets were left out: `language`, `repeated`, `in unseen sets`."""
 
 
-def read_sources(folder: Path) -> Sources:
-    """Read and clean a folder; raises `FileNotFoundError` without MANIFEST.json, `ValueError` for a bad row."""
+def read_sources(folder: Path, own: Iterable[Row] = ()) -> Sources:
+    """A folder's rows, cleaned together with our own; `FileNotFoundError` without MANIFEST.json, `ValueError` for a bad row."""
     manifest: dict[str, dict[str, object]] = json.loads((folder / "MANIFEST.json").read_text(encoding="utf-8"))
     allowed = {name for name in SOURCES if manifest.get(f"{name}.jsonl", {}).get("commercial_use") == "yes"}
     training: list[Row] = []
     unseen: list[Row] = []
     for name, rows in read_folder(folder).items():
         (training if name in allowed else unseen).extend(rows)
-    return clean(training, unseen)
+    return clean([*training, *own], unseen)
 
 
 def clean(training: Iterable[Row], unseen: Iterable[Row]) -> Sources:

@@ -79,7 +79,8 @@ def filled(answer: str, rng: Random) -> str:
     """`[omitted]` and its like replaced by bland words, two thirds of the time."""
     if rng.random() < 1 / 3:
         return answer
-    return re.sub(r"\[[^\[\]]*omitted\]", lambda _: rng.choice(FILLERS), answer)
+    bland = re.sub(r"\[omitted\]", lambda _: rng.choice(FILLERS), answer)
+    return re.sub(r"\[[^\[\]]+omitted\]", "...", bland)
 
 
 def _refusals(lang: str) -> list[str]:
@@ -110,10 +111,11 @@ def foreign_refusals(rng: Random) -> Iterator[Row]:
 
 def _foreign(key: str, block: str) -> Iterator[Row]:
     for text in _lines(block):
+        task = Task.TRANSLATION if text.startswith(("Traduis", "Übersetze", "Traduce")) else Task.TEXT_GENERATION
         if key == "benign":
-            yield row("answers_foreign", text, Task.TEXT_GENERATION, "benign")
+            yield row("answers_foreign", text, task, "benign")
         else:
-            yield row("answers_foreign", text, Task.TEXT_GENERATION, "harmful", category=Category(key))
+            yield row("answers_foreign", text, task, "harmful", category=Category(key))
 
 
 def helpful(_: Random) -> Iterator[Row]:

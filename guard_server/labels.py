@@ -49,3 +49,23 @@ class Decision(StrEnum):
 
 TASKS: Final = tuple(Task)
 CATEGORIES: Final = tuple(Category)
+
+OPENAI_MEMBERS: Final[dict[str, tuple[Category, ...]]] = {
+    "harassment": (Category.HARASSMENT,),
+    "hate": (Category.HATE,),
+    "illicit": (Category.CYBER, Category.FRAUD, Category.DRUGS, Category.PRIVACY),
+    "illicit/violent": (Category.WEAPONS,),
+    "self-harm": (Category.SELF_HARM,),
+    "sexual": (Category.SEXUAL,),
+    "violence": (Category.VIOLENCE,),
+}
+"""The categories of OpenAI's moderation contract by ours; `misinformation` and `prompt_attack` have no place there."""
+OPENAI_NOT_ASSESSED: Final = (
+    "harassment/threatening",
+    "hate/threatening",
+    "self-harm/intent",
+    "self-harm/instructions",
+    "sexual/minors",
+    "violence/graphic",
+)
+"""Those of its categories that no head of the model was trained for."""

@@ -18,10 +18,16 @@ class Metrics:
     """Every series the guard exposes; also the observer of the queue (`batching.QueueObserver`)."""
 
     def __init__(self) -> None:
-        r = self.registry = CollectorRegistry()
-        ProcessCollector(registry=r)
-        PlatformCollector(registry=r)
-        GCCollector(registry=r)
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self._requests(self.registry)
+        self._texts(self.registry)
+        self._engine(self.registry)
+        self._bundles(self.registry)
+        Info("guard_build", "The running version.", registry=self.registry).info({"version": __version__})
+
+    def _requests(self, r: CollectorRegistry) -> None:
         self.requests = Counter("guard_requests", "HTTP requests by route and status.", ["route", "code"], registry=r)
         self.request_seconds = Histogram(
             "guard_request_duration_seconds",
@@ -30,6 +36,8 @@ class Metrics:
             buckets=LATENCY,
             registry=r,
         )
+
+    def _texts(self, r: CollectorRegistry) -> None:
         self.decisions = Counter(
             "guard_decisions", "Screened texts by direction, task and decision; reason: score or failure.",
             ["direction", "task", "decision", "reason"], registry=r,
@@ -43,6 +51,8 @@ class Metrics:
         self.prepare_seconds = Histogram(
             "guard_prepare_duration_seconds", "Making views, windows and token ids of a text.", buckets=LATENCY, registry=r
         )
+
+    def _engine(self, r: CollectorRegistry) -> None:
         self.inference_seconds = Histogram(
             "guard_inference_duration_seconds", "Inference of one segment or batch.", ["model"], buckets=LATENCY, registry=r
         )
@@ -62,6 +72,8 @@ class Metrics:
         self.failures = Counter(
             "guard_failures", "Texts that could not be screened, and what was done.", ["kind", "action"], registry=r
         )
+
+    def _bundles(self, r: CollectorRegistry) -> None:
         self.model_info = Gauge(
             "guard_model_info", "1 for each loaded bundle.", ["slot", "model", "version", "digest", "verified"], registry=r
         )
@@ -77,7 +89,6 @@ class Metrics:
             "guard_stream_released_characters", "Characters that had left before a stream was blocked.",
             buckets=(0, 100, 500, 1000, 5000, 20000), registry=r,
         )  # fmt: skip
-        Info("guard_build", "The running version.", registry=r).info({"version": __version__})
 
     def observe(self, found: Screened, direction: Direction) -> None:
         """One screened text."""

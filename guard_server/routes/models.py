@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends
 
 from guard_server.bundle import Bundle
-from guard_server.routes.moderations import MEMBERS, NOT_ASSESSED
+from guard_server.labels import OPENAI_MEMBERS, OPENAI_NOT_ASSESSED
 from guard_server.schemas import BundleEntry, ModelsResponse
 from guard_server.service import Guard, guard_of
 
@@ -48,8 +48,8 @@ def _entry(slot: Slot, bundle: Bundle) -> BundleEntry:
         precision=spec.precision,
         tasks=list(spec.tasks),
         categories_assessed=list(spec.categories),
-        openai_categories_assessed=list(MEMBERS),
-        openai_categories_not_assessed=list(NOT_ASSESSED),
+        openai_categories_assessed=list(OPENAI_MEMBERS),
+        openai_categories_not_assessed=list(OPENAI_NOT_ASSESSED),
         not_assessed=list(BEYOND),
         target_fprs=sorted({t.target_fpr for t in spec.thresholds}),
         window=spec.window.model_dump(),

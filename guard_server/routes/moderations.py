@@ -9,28 +9,10 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from guard_server.errors import BadRequestError
-from guard_server.labels import Category, Decision, Direction, Task
+from guard_server.labels import OPENAI_MEMBERS, OPENAI_NOT_ASSESSED, Decision, Direction, Task
 from guard_server.service import Guard, Outcome, Subject, guard_of, request_id_of
 
 ROUTE: Final = "/v1/moderations"
-MEMBERS: Final[dict[str, tuple[Category, ...]]] = {
-    "harassment": (Category.HARASSMENT,),
-    "hate": (Category.HATE,),
-    "illicit": (Category.CYBER, Category.FRAUD, Category.DRUGS, Category.PRIVACY),
-    "illicit/violent": (Category.WEAPONS,),
-    "self-harm": (Category.SELF_HARM,),
-    "sexual": (Category.SEXUAL,),
-    "violence": (Category.VIOLENCE,),
-}
-"""OpenAI's categories by ours; `misinformation` and `prompt_attack` have no place there, they only raise `flagged`."""
-NOT_ASSESSED: Final = (
-    "harassment/threatening",
-    "hate/threatening",
-    "self-harm/intent",
-    "self-harm/instructions",
-    "sexual/minors",
-    "violence/graphic",
-)
 router = APIRouter(tags=["OpenAI"])
 
 
@@ -106,11 +88,11 @@ def _texts(body: ModerationRequest) -> list[str]:
 def _result(outcome: Outcome) -> ModerationResult:
     flagged = outcome.decision is not Decision.ALLOW
     shares = outcome.categories
-    scores: dict[str, float | None] = dict.fromkeys(NOT_ASSESSED, None)
-    verdicts: dict[str, bool | None] = dict.fromkeys(NOT_ASSESSED, None)
+    scores: dict[str, float | None] = dict.fromkeys(OPENAI_NOT_ASSESSED, None)
+    verdicts: dict[str, bool | None] = dict.fromkeys(OPENAI_NOT_ASSESSED, None)
     # The kind that the model finds likeliest is named; another one beside it only where it is about as likely.
     highest = max(shares.values(), default=0.0)
-    for name, members in MEMBERS.items():
+    for name, members in OPENAI_MEMBERS.items():
         score = sum(shares[c] for c in members) if shares else None
         scores[name] = score
         verdicts[name] = None if score is None else flagged and max(shares[c] for c in members) >= highest / 2
@@ -118,6 +100,6 @@ def _result(outcome: Outcome) -> ModerationResult:
         flagged=flagged,
         categories=verdicts,
         category_scores=scores,
-        category_applied_input_types={name: ["text"] for name in MEMBERS} | {name: [] for name in NOT_ASSESSED},
+        category_applied_input_types={name: ["text"] for name in OPENAI_MEMBERS} | {name: [] for name in OPENAI_NOT_ASSESSED},
         taskgate={"decision": outcome.decision, "task": outcome.task, "score": outcome.score, "failure": outcome.failure},
     )

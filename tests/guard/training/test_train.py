@@ -112,7 +112,7 @@ def random_bank(examples: list[Example], width: int) -> Bank:
 def test_training_lowers_the_loss_and_parts_the_labels() -> None:
     """On pools that tell the labels apart the loss falls below half and harmful prompts score higher."""
     examples = [e for e in plain(rows(), Texts(), all_windows=False) if e.text.direction is Direction.PROMPT]
-    bank, how, shape = random_bank(examples, 8), HeadTraining(epochs=60, members=1, smoothing=0.0), Shape(hidden=16)
+    bank, how, shape = random_bank(examples, 8), HeadTraining(epochs=60, rate=1e-2, members=1, smoothing=0.0), Shape(hidden=16)
     heads = train_heads(examples, bank, 8, shape, Texts(), how, 0)
     batch = batch_of(examples, balanced(examples, Texts()), [bank.rows[key(e)] for e in examples], list(range(len(examples))))
 

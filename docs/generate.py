@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gate.policy import policy_schema
 from gate.report.schema import report_schema
+from guard_server.policy import policy_schema as guard_policy_schema
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,6 +25,7 @@ def generated() -> dict[Path, str]:
     return {
         ROOT / "schemas" / "policy.schema.json": json.dumps(policy_schema(), indent=2) + "\n",
         ROOT / "schemas" / "report.schema.json": report_schema(),
+        ROOT / "schemas" / "guard-policy.schema.json": json.dumps(guard_policy_schema(), indent=2) + "\n",
         ROOT / "docs" / "cli.md": cli_reference(),
     }
 

@@ -118,7 +118,10 @@ def lookalikes(text: str) -> Iterator[Edit]:
 
 # Encodings of bytes.
 
-_BASE64: Final = re.compile(r"(?<![A-Za-z0-9+/_-])(?:[A-Za-z0-9+/_-]{40,}\r?\n)*[A-Za-z0-9+/_-]{16,}={0,2}")
+# Lines of at least 40 characters and a last one, or one run.
+_BASE64: Final = re.compile(
+    r"(?<![A-Za-z0-9+/_-])(?:(?:[A-Za-z0-9+/_-]{40,}\r?\n)+[A-Za-z0-9+/_-]+={0,2}(?=\s|\Z)|[A-Za-z0-9+/_-]{16,}={0,2})"
+)
 _BASE32: Final = re.compile(r"(?<![A-Za-z0-9])[A-Z2-7]{16,}={0,6}")
 _HEX: Final = re.compile(r"(?<![0-9A-Za-z])(?:(?:0x|\\x)?[0-9A-Fa-f]{2}[ ,:-]?){8,}")
 _HEX_FILLING: Final = re.compile(r"0x|\\x|[ ,:-]")
@@ -145,10 +148,17 @@ def _readable(data: bytes) -> str | None:
 def base64(text: str) -> Iterator[Edit]:
     """Runs of 16 characters or more that decode to readable text; images, keys and long paths do not."""
     for found in _BASE64.finditer(text):
-        run = re.sub(r"[\r\n=]", "", found.group()).translate({ord("-"): "+", ord("_"): "/"})
-        run = run[:-1] if len(run) % 4 == 1 else run
-        if shown := _readable(base_n.b64decode(run + "=" * (-len(run) % 4))):
-            yield *found.span(), shown
+        # The word on the line after a run may be none of it.
+        for run in dict.fromkeys((found.group(), found.group().rpartition("\n")[0])):
+            if run and (shown := _readable(_base64_bytes(run))):
+                yield found.start(), found.start() + len(run), shown
+                break
+
+
+def _base64_bytes(run: str) -> bytes:
+    digits = re.sub(r"[\r\n=]", "", run).translate({ord("-"): "+", ord("_"): "/"})
+    digits = digits[:-1] if len(digits) % 4 == 1 else digits
+    return base_n.b64decode(digits + "=" * (-len(digits) % 4))
 
 
 def base32(text: str) -> Iterator[Edit]:
@@ -224,11 +234,12 @@ def _hides_letters(shown: str) -> bool:
 # Spellings.
 
 _SHORT: Final = 400
-_LEET_WORD: Final = re.compile(r"[A-Za-z0-9@$!|+]+")
-_LEET_INSIDE: Final = re.compile(r"(?<=[A-Za-z0-9@$!|+])[013457@$!|+8]+(?=[A-Za-z013457@$!|+8])")
-_LEET: Final = str.maketrans("034578@$!|+", "oeastbasilt")
+# No part of a path, a URL, an identifier or a base64 run; `++` gives nothing back, so that no character is read twice.
+_LEET_WORD: Final = re.compile(r"(?<![A-Za-z0-9@$!_/+=\\%#&.{])[A-Za-z0-9@$!]++(?![_/+=\\%}]|\.\w)")
+_LEET_INSIDE: Final = re.compile(r"(?<=[A-Za-z])[0134578@$!]+(?=[A-Za-z])")
+_LEET: Final = str.maketrans("034578@$!", "oeastbasi")
 _SEPARATED: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-z](?=([ .\-_*|/\n]))(?:\1{1,3}[A-Za-z](?![A-Za-z0-9])){3,}")
-_LATIN_WORD: Final = re.compile(r"[A-Za-z']+")
+_LATIN_WORD: Final = re.compile(r"(?<![A-Za-z0-9_'])[A-Za-z']++(?![0-9_])")
 _ROT13: Final = str.maketrans(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", "NOPQRSTUVWXYZABCDEFGHIJKLMnopqrstuvwxyzabcdefghijklm"
 )
@@ -239,7 +250,7 @@ def leetspeak(text: str) -> Iterator[Edit]:
     waiting: Edit | None = None
     enough = len(text) <= _SHORT
     for found in _LEET_WORD.finditer(text):
-        word = found.group().strip("!$+|@")
+        word = found.group().strip("!$@")
         if (shown := _unleet(word)) is None:
             continue
         start = text.index(word, found.start())

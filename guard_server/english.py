@@ -33,11 +33,14 @@ COMMON: Final = frozenset(
 
 
 def plausible(word: str) -> bool:
-    """Whether a word of ASCII letters could be English: three letters or more, a vowel, every pair of letters usual."""
+    """Whether a word of ASCII letters could be English: three letters or more, a vowel, and usual pairs of letters.
+
+    Words of six letters or more may have one unusual pair for every six, as where compounds join (`malware`).
+    """
     low = word.lower()
     if len(low) < 3 or not any(letter in "aeiouy" for letter in low):
         return False
-    return all(b in _FOLLOWERS.get(a, "") for a, b in pairwise(low))
+    return sum(b not in _FOLLOWERS.get(a, "") for a, b in pairwise(low)) <= len(low) // 6
 
 
 def share_plausible(word: str) -> float:

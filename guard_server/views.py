@@ -82,20 +82,21 @@ def views(text: str, settings: ViewSettings) -> Views:
                 if first is None:
                     continue
                 full_name = f"{source.name}+{name}" if source.name else name
-                room = min(settings.max_bytes, settings.max_total_bytes - total)
-                if len(found) >= settings.max_views or room <= 0:
+                shown, whole = _excerpt(source.text, chain([first], edits), settings.max_bytes)
+                seen = seen or {_plain(text)}
+                if (key := _plain(shown)) in seen:
+                    continue
+                seen.add(key)
+                size = len(shown.encode())
+                if len(found) >= settings.max_views or total + size > settings.max_total_bytes:
                     skipped.append(
                         Skipped(full_name, f"over {settings.max_views} views or {settings.max_total_bytes} bytes in all")
                     )
                     continue
-                shown, whole = _excerpt(source.text, chain([first], edits), room)
                 if not whole:
-                    skipped.append(Skipped(full_name, f"cut at {room} bytes"))
-                seen = seen or {_plain(text)}
-                if (key := _plain(shown)) not in seen:
-                    seen.add(key)
-                    total += len(shown.encode())
-                    found.append(View(full_name, shown))
+                    skipped.append(Skipped(full_name, f"cut at {settings.max_bytes} bytes"))
+                total += size
+                found.append(View(full_name, shown))
         level = found[first_new:]
     return Views(tuple(found), tuple(skipped), read)
 

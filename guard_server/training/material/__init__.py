@@ -6,6 +6,7 @@ from random import Random
 from typing import Final
 
 from guard_server.training.material.base import Family
+from guard_server.training.material.reframed import with_copies
 from guard_server.training.rows import Row
 
 MODULES: Final = ("general", "tasks", "languages", "twins", "harmful", "documents", "answers")
@@ -27,4 +28,4 @@ def families() -> dict[str, Family]:
 def generate(seed: int) -> Iterator[Row]:
     """All rows of all families, each family from its own generator, so that a new family changes no other one's text."""
     for name, family in families().items():
-        yield from family(Random(f"{seed}:{name}"))
+        yield from with_copies(name, family(Random(f"{seed}:{name}")), Random(f"{seed}:{name}:copies"))

@@ -41,8 +41,9 @@ async def on_guard_error(request: Request, error: Exception) -> Response:
 async def on_invalid(request: Request, error: Exception) -> Response:
     """Handler of bodies that don't fit their schema: 422 with the field names; 400 for what is not JSON."""
     assert isinstance(error, RequestValidationError)
-    fields = [{"field": _field(e["loc"]), "message": str(e["msg"])} for e in error.errors()]
     not_json = any(e["type"] == "json_invalid" for e in error.errors())
+    # Where it is no JSON, the location is a position in the body, not a field.
+    fields = [{"field": "body" if not_json else _field(e["loc"]), "message": str(e["msg"])} for e in error.errors()]
     message = "; ".join(f"{f['field']}: {f['message']}" for f in fields)
     body = error_body("bad_request", message, request.state.request_id, fields[0]["field"])
     body["error"]["fields"] = fields
@@ -56,10 +57,9 @@ async def on_http(request: Request, error: Exception) -> Response:
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
-async def on_unexpected(request: Request, error: Exception) -> Response:
-    """Handler of a defect of ours: says nothing of its inside; the log has it."""
-    body = error_body("internal", f"an internal error ({type(error).__name__})", request.state.request_id)
-    return JSONResponse(body, status_code=500)
+def internal_answer(error: Exception, request_id: str) -> JSONResponse:
+    """The answer to a defect of ours: says nothing of its inside; the log has it."""
+    return JSONResponse(error_body("internal", f"an internal error ({type(error).__name__})", request_id), status_code=500)
 
 
 def _field(location: Sequence[str | int]) -> str:

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from guard_server import __version__
-from guard_server.answers import on_guard_error, on_http, on_invalid, on_unexpected
+from guard_server.answers import on_guard_error, on_http, on_invalid
 from guard_server.auth import Gatekeeper
 from guard_server.bundle import Bundle
 from guard_server.errors import GuardError
@@ -67,7 +67,6 @@ def create_app(settings: Settings, policies: Policies, build: Build | None = Non
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(Exception, on_unexpected)
     if settings.otel:
         instrument(app)
     return app

@@ -3,6 +3,8 @@
 import hashlib
 import logging
 import sys
+import traceback
+from pathlib import Path
 from random import Random
 
 import structlog
@@ -30,6 +32,14 @@ def make_logger(settings: Settings) -> Logger:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
     )
     return logger
+
+
+def describe(error: BaseException) -> str:
+    """An exception's type and where it arose, innermost last; not its message, which may hold text of the request."""
+    frames = traceback.extract_tb(error.__traceback__)[-12:]
+    cause = error.__cause__ or error.__context__
+    places = " > ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames)
+    return f"{type(error).__name__} at {places}" + (f"; from {describe(cause)}" if cause is not None else "")
 
 
 class TextLog:

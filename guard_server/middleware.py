@@ -13,13 +13,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from guard_server.answers import error_answer
+from guard_server.answers import error_answer, internal_answer
 from guard_server.auth import Gatekeeper, credential_of
 from guard_server.errors import GuardError
-from guard_server.logs import Logger
+from guard_server.logs import Logger, describe
 from guard_server.metrics import Metrics
 
-REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 QUIET = {"/healthz", "/readyz", "/metrics"}
 """Asked every few seconds by machines: logged at debug only."""
 PUBLIC = QUIET | {"/", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
@@ -38,20 +38,28 @@ class RequestLog:
             await self.app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if REQUEST_ID.match(given) else uuid.uuid4().hex
+        request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        status, began = 500, time.perf_counter()
+        status, began, started = 500, time.perf_counter(), False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
+                started = True
                 status = message["status"]
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        # The caller is set once it is known; bound here, so that it does not outlive the request.
+        with structlog.contextvars.bound_contextvars(request_id=request_id, caller=None):
             try:
                 await self.app(scope, receive, send_with_id)
+            except Exception as error:  # noqa: BLE001 (this is the last place that knows the request's id)
+                self.logger.error("internal error", exception=describe(error))
+                if started:
+                    # Half an answer must not look like a whole one: the server closes the connection on an exception.
+                    raise RuntimeError("the answer was broken off; the log says why") from None
+                await internal_answer(error, request_id)(scope, receive, send_with_id)
             finally:
                 self._record(scope, status, time.perf_counter() - began)
 
@@ -99,7 +107,7 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "")
-        scope.setdefault("state", {})["body_too_large"] = declared.isdecimal() and int(declared) > self.max_bytes
+        scope.setdefault("state", {})["body_too_large"] = _over(declared, self.max_bytes)
         read = 0
 
         async def limited() -> Message:
@@ -115,4 +123,10 @@ class BodyLimit:
         await self.app(scope, limited, send)
 
     def _too_large(self, found: str) -> HTTPException:
-        return HTTPException(413, f"the body may have {self.max_bytes} bytes, found {found}")
+        return HTTPException(413, f"the body may have {self.max_bytes} bytes, found {found[:20]}")
+
+
+def _over(declared: str, limit: int) -> bool:
+    """Whether a declared length is over the limit; compared by its digits first, because a long number is dear to read."""
+    digits = declared.lstrip("0")
+    return declared.isdecimal() and (len(digits) > len(str(limit)) or int(digits or "0") > limit)

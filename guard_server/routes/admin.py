@@ -67,8 +67,12 @@ def _folder(guard: Guard, choice: BundleChoice | None) -> Path | None:
     root = guard.settings.bundle_root
     if root is None:
         raise BadRequestError("bundles can be named only where GUARD_BUNDLE_ROOT is set", field="bundle")
-    folder = (root / choice.bundle).resolve()
-    if not folder.is_relative_to(root.resolve()) or not folder.is_dir():
+    try:
+        folder = (root / choice.bundle).resolve()
+        inside = folder.is_relative_to(root.resolve()) and folder.is_dir()
+    except (OSError, ValueError):  # a NUL byte, a name too long
+        inside = False
+    if not inside:
         raise BadRequestError(f"no bundle {choice.bundle!r} under the bundle root", field="bundle")
     return folder
 

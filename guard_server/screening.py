@@ -63,6 +63,8 @@ class Prepared:
     views: tuple[str, ...]
     """Decodings read beside the original."""
     skipped: tuple[Skipped, ...]
+    characters_read: int
+    """By the decoders."""
     context_cut: bool
 
 
@@ -98,6 +100,8 @@ class Screened:
     policy: str
     bundle: str
     """Digest."""
+    characters_read: int = 0
+    """By the decoders: what looking for views cost."""
     prepare_seconds: float = 0.0
     queue_seconds: float = 0.0
     inference_seconds: float = 0.0
@@ -156,7 +160,7 @@ def prepare(text: str, context: str | None, policy: Policy, spec: BundleSpec, to
                 extra.append((segment, encoded))
     segments, ids = zip(*original, *extra, strict=True)
     read = tuple(dict.fromkeys(segment.view for segment, _ in extra))
-    return Prepared(segments, ids, len(original), read, found.skipped, cut)
+    return Prepared(segments, ids, len(original), read, found.skipped, found.characters_read, cut)
 
 
 def cut_context(context: str | None, spec: BundleSpec, tokenizer: Tokenizer) -> tuple[str | None, bool]:
@@ -221,6 +225,7 @@ def judge(
         context_cut=prepared.context_cut,
         policy=policy.name,
         bundle=bundle,
+        characters_read=prepared.characters_read,
     )
 
 

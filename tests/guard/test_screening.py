@@ -15,7 +15,7 @@ from guard_server.errors import DeadlineExceededError, InferenceFailedError, Too
 from guard_server.labels import Category, Decision, Direction, Task
 from guard_server.models import EngineOptions, build_classifier
 from guard_server.policy import Policies, Policy, load_policies, parse_policies
-from guard_server.records import Scores, Segment
+from guard_server.records import Encoded, Scores, Segment
 from guard_server.screening import (
     INLINE_CHARACTERS,
     Active,
@@ -99,7 +99,7 @@ def test_a_word_on_any_boundary_is_found(before: int, after: int) -> None:
     assert run("x" * before + " bomb " + "y" * after).score == 0.95
 
 
-@given(st.text(max_size=500), st.text(max_size=50) | st.none())
+@given(st.text(st.characters(exclude_categories=()), max_size=500), st.text(max_size=50) | st.none())
 @settings(max_examples=60, deadline=None)
 def test_every_character_is_asked_about(text: str, context: str | None) -> None:
     """For any text, also of lone surrogates, the engine sees all of it and nothing over its limit."""
@@ -143,12 +143,14 @@ def test_a_view_with_the_same_tokens_is_not_scored_again() -> None:
     """Where the tokenizer itself undoes a disguise, the view costs nothing and is not listed."""
 
     class Blind(Letters):
-        def encode(self, text: str, *, context: str | None = None):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        def encode(self, text: str, *, context: str | None = None) -> Encoded:
             return super().encode(text.replace("\u200b", ""), context=context)
 
     active = Steered(tokenizer=Blind())
     assert run("a b\u200bomb", active).segments == 1
-    assert run("a b\u200bomb").segments == 2
+    both = run("a b\u200bomb")
+    assert both.segments == 2
+    assert both.characters_read >= len(DEFAULT.views) * len("a b\u200bomb")
 
 
 def test_what_a_limit_left_unread_is_never_just_allowed() -> None:
@@ -256,7 +258,7 @@ def test_what_is_no_number_is_an_error() -> None:
     """A NaN score, and a wrong number of scores, are InferenceFailedError, never a decision."""
     with pytest.raises(InferenceFailedError, match="not a number"):
         run("a bomb", Steered(engine=Words(broken=True)))
-    prepared = Prepared((Segment("a", "original", 0, 1),), (Letters().encode("a"),), 1, (), (), False)
+    prepared = Prepared((Segment("a", "original", 0, 1),), (Letters().encode("a"),), 1, (), (), 0, False)
     with pytest.raises(InferenceFailedError, match="1 segments were asked and 0 scored"):
         judge(prepared, [], direction=Direction.PROMPT, task=None, policy=DEFAULT, spec=spec(), bundle="")
     good: Scores = asyncio.run(Words().score(prepared.encoded, deadline=0))[0][0]

@@ -72,7 +72,7 @@ class OnnxModel:
         providers = _providers(device)
         data = bundle.files.read(MODEL)
         try:
-            self._session = ort.InferenceSession(data, _options(), providers=providers)
+            self._session = ort.InferenceSession(data, session_options(), providers=providers)
         except Exception as error:  # onnxruntime's errors share no other base
             msg = f"{bundle.files.folder}: {MODEL} cannot be loaded ({_first_line(error)}); build the bundle again"
             raise BundleError(msg) from error
@@ -137,7 +137,8 @@ def _softmax(logits: Sequence[float], temperature: float) -> list[float]:
     return [w / total for w in weights]
 
 
-def _options() -> ort.SessionOptions:
+def session_options() -> ort.SessionOptions:
+    """How every session of the server is run: one thread, no spinning, memory that does not grow with the lengths seen."""
     options = ort.SessionOptions()
     # The calling thread does all the work: N workers are N cores, and no pool of the session's own spins beside them.
     options.intra_op_num_threads = 1

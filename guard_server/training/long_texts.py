@@ -1,7 +1,7 @@
 """Harmless long documents on which the thresholds for many segments are set. In: a seed, harmless prompts. Out: texts by kind.
 
-Two sorts: filler of our own material (prose, code, logs, chats ...), and harmless prompts of one set after another's end, which read
-like a list of requests. The shipped model was trained on text of both sorts, which the evaluation card says.
+Two sorts: filler of our own material (prose, code, logs, chats ...), and harmless prompts of one set one after the other, like a
+list of requests. The shipped model was trained on text of both sorts, which the evaluation card says.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,10 @@ from random import Random
 from typing import Final
 
 from guard_server.bundle_spec import Window
-from guard_server.training.material.documents import KINDS, REQUESTS, filler
+from guard_server.training.material.documents import FILLER_KINDS, KINDS, REQUESTS, filler
 from guard_server.training.thresholds import SEGMENTS
 
-PER_KIND: Final = 12
+PER_KIND: Final = 6
 LISTS: Final = "prompts"
 """The kind of document that is made of harmless prompts."""
 Document = tuple[str, str | None]
@@ -41,16 +41,15 @@ def prompt_documents(
 
 
 def answer_documents(
-    window: Window, seed: int, *, per_kind: int = PER_KIND, segments: int = SEGMENTS[-1]
+    window: Window, seed: int, *, per_kind: int = PER_KIND // 2, segments: int = SEGMENTS[-1]
 ) -> dict[str, list[Document]]:
     """Documents as answers to the requests that belong to their kind."""
     length = characters_for(window, segments)
-    found = {}
-    for kind in sorted(KINDS):
+    found: dict[str, list[Document]] = {}
+    for kind in FILLER_KINDS:
         random = Random(f"{seed}:answers:{kind}")
-        requests = REQUESTS.get(kind) or ((f"Write a long {kind}.", None),)
         found[kind] = [
-            (filler(kind, length, Random(f"{seed}:answers:{kind}:{at}")), str(random.choice(requests)[0]))
+            (filler(kind, length, Random(f"{seed}:answers:{kind}:{at}")), random.choice(REQUESTS[kind])[0])
             for at in range(per_kind)
         ]
     return found

@@ -39,12 +39,17 @@ class Scorer:
 
     def __init__(self, folder: Path, spec: BundleSpec, *, workers: int = 1) -> None:
         """`workers`: threads that share the session, one core each. Raises `BundleError` where a file can't be loaded."""
-        files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (MODEL, TOKENIZER)}
-        bundle = Bundle(VerifiedFiles(folder, "", files, signed=False, verified=False), spec, {})
+        bundle = self.bundle_of(folder, spec)
         self.spec = spec
         self.tokenizer = OnnxTokenizer(bundle)
         self.model = OnnxModel(bundle)
         self._workers = workers
+
+    @staticmethod
+    def bundle_of(folder: Path, spec: BundleSpec) -> Bundle:
+        """A folder with model and tokenizer as a bundle in memory: what the server's classes are made from."""
+        files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (MODEL, TOKENIZER)}
+        return Bundle(VerifiedFiles(folder, "", files, signed=False, verified=False), spec, {})
 
     def windows(self, text: str, context: str | None = None) -> Logits:
         """Logits of every window, in reading order."""

@@ -53,8 +53,8 @@ def write_manifest(folder: Path, names: Iterable[str]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def sign_manifest(folder: Path, key: Path) -> None:
-    """Write `manifest.sig`; raises `ValueError` where the key file holds no P-256 private key."""
+def read_key(key: Path) -> ec.EllipticCurvePrivateKey:
+    """The private key in a file; raises `ValueError` where it holds no P-256 private key."""
     try:
         private = serialization.load_pem_private_key(key.read_bytes(), password=None)
     except (ValueError, TypeError) as error:
@@ -63,7 +63,12 @@ def sign_manifest(folder: Path, key: Path) -> None:
     if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
         msg = f"{key}: not a P-256 key; `guard keygen` makes one"
         raise ValueError(msg)
+    return private
+
+
+def sign_manifest(folder: Path, key: Path) -> None:
+    """Write `manifest.sig`; raises as `read_key` does."""
     # A deterministic nonce: the same manifest and key give the same bytes.
-    signature = private.sign((folder / MANIFEST).read_bytes(), ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
+    signature = read_key(key).sign((folder / MANIFEST).read_bytes(), ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
     # No line end: the server's reader is strict.
     (folder / SIGNATURE).write_bytes(base64.b64encode(signature))

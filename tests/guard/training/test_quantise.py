@@ -7,20 +7,12 @@ import onnx
 import pytest
 
 from guard_server.labels import Direction, Task
-from guard_server.training.export import run_export
 from guard_server.training.quantise import QualityError, choose, compare, quantise
 from guard_server.training.scored import Scored, Text
 from guard_server.training.scoring import Scorer
-from tests.guard.training.guards import SENTENCES, save_guard
+from tests.guard.training.guards import SENTENCES
 from tests.guard.training.scores import scored
 from tests.guard.training.specs import plain_spec
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("export")
-    run_export(save_guard(folder / "model"), folder / "out")
-    return folder / "out"
 
 
 def _texts() -> list[Text]:

@@ -8,7 +8,7 @@ where the caller accepts `text/event-stream`:
     {"event": "blocked", "released": 123, ...}           nothing more leaves; so many characters already had
     {"event": "error", "error": {...}, "released": 123}  it can't be screened, and the policy fails closed
 
-Windows are screened as they fill; at the end the whole text is screened once more, with all its views, before its last part leaves.
+Windows are screened as they fill; at the end the whole text is screened again, with all its views, before its last part leaves.
 """
 
 import json
@@ -17,9 +17,12 @@ from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from guard_server.answers import error_body
+from guard_server.answers import KINDS, error_body
 from guard_server.errors import BadRequestError, GuardError, NotReadyError, TooLargeError
 from guard_server.labels import Decision, Direction, Task
 from guard_server.service import Guard, Outcome, Subject, guard_of, request_id_of
@@ -50,6 +53,17 @@ class StreamChunk(BaseModel):
 Event = dict[str, object]
 
 
+class Duplex(StreamingResponse):
+    """Answers while the request's body still comes.
+
+    The base class listens for a disconnect beside the answer, and so takes the body's messages from the route that reads them.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (the route reads)
+        """Send the events; the route notices a caller who has gone when it reads on."""
+        await self.stream_response(send)
+
+
 @router.post(
     ROUTE,
     response_class=StreamingResponse,
@@ -64,8 +78,8 @@ async def stream(
     head = await _head(lines)
     events = _screened(_Session(guard, head), lines, request_id)
     if "text/event-stream" in request.headers.get("accept", ""):
-        return StreamingResponse((f"data: {json.dumps(e)}\n\n" async for e in events), media_type="text/event-stream")
-    return StreamingResponse((json.dumps(e) + "\n" async for e in events), media_type="application/x-ndjson")
+        return Duplex((f"data: {json.dumps(e)}\n\n" async for e in events), media_type="text/event-stream")
+    return Duplex((json.dumps(e) + "\n" async for e in events), media_type="application/x-ndjson")
 
 
 async def _head(lines: AsyncIterator[bytes]) -> StreamHead:
@@ -94,6 +108,12 @@ async def _screened(session: "_Session", lines: AsyncIterator[bytes], request_id
     except GuardError as error:
         body = error_body(error.kind, error.message, request_id, error.field)
         yield {"event": "error", **body, "released": session.holdback.released}
+    except HTTPException as error:
+        # The status has been sent: a body over the limit can only be told in the stream.
+        body = error_body(KINDS.get(error.status_code, "http"), str(error.detail), request_id)
+        yield {"event": "error", **body, "released": session.holdback.released}
+    except ClientDisconnect:
+        return  # nobody reads on
 
 
 class _Session:

@@ -7,17 +7,33 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pydantic_core import PydanticUndefined
+
 from gate.policy import policy_schema
 from gate.report.schema import report_schema
 from guard_server.policy import policy_schema as guard_policy_schema
+from guard_server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def cli_reference() -> str:
-    """The command line's reference in Markdown, made by typer from the program itself."""
-    command = [sys.executable, "-m", "typer", "gate.cli", "utils", "docs", "--name", "gate", "--title", "gate: command line"]
+def cli_reference(name: str, module: str) -> str:
+    """A command line's reference in Markdown, made by typer from the program itself."""
+    command = [sys.executable, "-m", "typer", module, "utils", "docs", "--name", name, "--title", f"{name}: command line"]
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+
+def guard_settings() -> str:
+    """The guard's settings as a table: variable, default, meaning."""
+    head = "# Settings of the guard\n\nEnvironment variables, read once at start. Sizes in bytes or characters, times in seconds.\n\n"
+    rows = ["| variable | default | |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=False)
+        shown = f"`{default}`" if default not in (None, PydanticUndefined, "") else ""
+        if isinstance(default, Path) or field.default_factory is not None:
+            shown = "the shipped one"
+        rows.append(f"| `GUARD_{name.upper()}` | {shown} | {' '.join((field.description or '').split())} |")
+    return head + "\n".join(rows) + "\n"
 
 
 def generated() -> dict[Path, str]:
@@ -26,7 +42,9 @@ def generated() -> dict[Path, str]:
         ROOT / "schemas" / "policy.schema.json": json.dumps(policy_schema(), indent=2) + "\n",
         ROOT / "schemas" / "report.schema.json": report_schema(),
         ROOT / "schemas" / "guard-policy.schema.json": json.dumps(guard_policy_schema(), indent=2) + "\n",
-        ROOT / "docs" / "cli.md": cli_reference(),
+        ROOT / "docs" / "cli.md": cli_reference("gate", "gate.cli"),
+        ROOT / "docs" / "guard_cli.md": cli_reference("guard", "guard_server.cli"),
+        ROOT / "docs" / "guard_settings.md": guard_settings(),
     }
 
 

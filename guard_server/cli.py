@@ -74,7 +74,7 @@ def train(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write the model to.")],
     data: Annotated[Path | None, typer.Option(help="Folder of labelled JSON Lines beside our own material.")] = None,
     encoder: Annotated[Path | None, typer.Option(help="Hugging Face encoder folder (default: all-MiniLM-L6-v2).")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="Recipe, YAML (default: the shipped one).")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Recipe, JSON (default: the one of this version).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
     """Train the classifier, and score every text by models that have not seen its set."""
@@ -93,6 +93,37 @@ def export(
 
     done = run_export(model, out)
     print(f"{out}: parity {done.parity:.1e}, opset {done.opset}")
+
+
+@app.command()
+def bundle(
+    model: Annotated[Path, typer.Option("--model", "-m", help="Folder that `guard train` wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The bundle folder to write.")],
+    data: Annotated[Path | None, typer.Option(help="The folder it was trained with; its sets that never train judge it.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Private key (PEM, `guard keygen`) to sign the bundle with.")] = None,
+    name: Annotated[str, typer.Option(help="The bundle's name.")] = "taskgate-guard",
+    version: Annotated[str, typer.Option(help="The bundle's version.")] = "1",
+    workers: Annotated[int, typer.Option(min=1, help="Threads that score texts.")] = 1,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+) -> None:
+    """Build a bundle: export, int8 with its quality gate, calibration, thresholds, self-tests, evaluation card, manifest."""
+    from guard_server.training.build import run_bundle
+    from guard_server.training.train import OUT_OF_FOLD
+
+    run_bundle(model, model / OUT_OF_FOLD, out, key, data=data, name=name, version=version, workers=workers, force=force)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Option("--data", "-d", help="Folder of labelled JSON Lines (guard_server/training/rows.py).")],
+    bundle: BundleFolder = _default_bundle(),
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the figures as JSON here.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Threads, one core each.")] = 1,
+) -> None:
+    """Score labelled texts as the server does and print, per task and per set, how good the bundle is on them."""
+    from guard_server.training.evaluate import run_evaluate
+
+    run_evaluate(bundle, data, out, workers=workers)
 
 
 @app.command()
@@ -160,19 +191,20 @@ def main() -> None:
     """Run the program: the one place where errors become messages and exit codes."""
     from guard_server.errors import BundleError, GuardError
 
-    debug = bool(os.environ.get("GUARD_DEBUG"))
     try:
-        code = app(standalone_mode=False) or 0
+        app()
     except KeyboardInterrupt:
-        code = 130
-    except typer.Exit as end:
-        code = end.exit_code
+        print("guard: interrupted", file=sys.stderr)
+        sys.exit(130)
     except (GuardError, ValidationError, ValueError, OSError, ImportError) as error:
-        if debug:
+        if os.environ.get("GUARD_DEBUG"):
             traceback.print_exc()
         print(f"guard: {_readable(error)}", file=sys.stderr)
-        code = 3 if isinstance(error, BundleError) else 2
-    sys.exit(code)
+        sys.exit(3 if isinstance(error, BundleError) else 2)
+    except Exception:  # noqa: BLE001 - the boundary: a bug is code 1
+        traceback.print_exc()
+        print("guard: internal error; please report it with the lines above", file=sys.stderr)
+        sys.exit(1)
 
 
 def _readable(error: Exception) -> str:

@@ -25,41 +25,55 @@ class Settings(BaseSettings):
     """Everything that an operator may set. Sizes in bytes or characters as named, times in seconds."""
 
     # An error shows no values: `api_keys` may be among them.
-    model_config = SettingsConfigDict(env_prefix="GUARD_", frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="GUARD_", frozen=True, extra="ignore", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(default=8700, ge=0, le=65535)
+    """0: any free one, printed at start."""
     allow_anonymous: bool = False
     """Serve an address that others can reach with no key configured."""
 
     bundle: Path = DEFAULT_BUNDLE
+    """Folder of the bundle to serve."""
     shadow_bundle: Path | None = None
     """Scored after each answer; only its differences are counted."""
     require_signed: bool = False
+    """Refuse bundles without a signature by `public_key`."""
     public_key: Path | None = None
     """PEM of the key that bundles are signed with."""
     bundle_root: Path | None = None
     """`/admin/reload` may name bundles under this folder only; unset: it reloads the configured one."""
     policies: Path = Field(default_factory=shipped_policies)
+    """The policy file."""
 
     device: Literal["cpu", "cuda"] = "cpu"
+    """`cuda` needs onnxruntime-gpu in place of onnxruntime; int8 bundles run on the CPU in any case."""
     workers: int = Field(default=0, ge=0)
     """Single-thread inference sessions; 0: one per usable core."""
     batch_tokens: int = Field(default=16_384, ge=1)
     """Token budget of a batch, padding counted (GPU and fp32 only)."""
     batch_wait_seconds: float = Field(default=0.002, ge=0, allow_inf_nan=False)
+    """How long a batch may wait to be filled (GPU only)."""
     max_queue_tokens: int = Field(default=262_144, ge=1)
+    """Tokens that may wait for inference; more is answered 503."""
     max_requests: int = Field(default=256, ge=1)
     """Permits: requests being screened at one time; one more is answered 503 at once."""
     deadline_seconds: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    """For one request, from its acceptance; past it: 504."""
     max_body_bytes: int = Field(default=2_000_000, ge=1)
+    """A larger body is answered 413."""
     max_texts: int = Field(default=64, ge=1)
     """Texts, messages or items in one request."""
     drain_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Between SIGTERM (readyz turns 503) and the end of accepting."""
     shutdown_seconds: float = Field(default=30.0, ge=0, allow_inf_nan=False)
+    """How long what is in flight may take after that."""
 
     api_keys_file: Path | None = None
+    """Entries `name:role:sha256[:rate]`, one a line (`guard key new` writes one)."""
     api_keys: str = Field(default="", repr=False)
     """The same entries as the file, separated by commas."""
     rate_limit: str | None = None
@@ -67,18 +81,26 @@ class Settings(BaseSettings):
     jwt_key_file: Path | None = None
     """PEM public key (or a secret of 32 bytes or more for HS256) that tokens are checked with."""
     jwt_algorithm: Literal["ES256", "RS256", "EdDSA", "HS256"] = "ES256"
+    """The only one that is accepted."""
     jwt_audience: str | None = None
+    """Required with a JWT key."""
     jwt_issuer: str | None = None
+    """Required with a JWT key."""
 
     log_json: bool = True
+    """JSON lines; false: readable text."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Probes are logged at debug, requests and texts at info."""
     log_text: bool = False
     """Write screened text into the log, for the share below."""
     log_text_share: float = Field(default=0.01, ge=0, le=1)
+    """Share of texts that `log_text` writes."""
     otel: bool = False
     """Send traces by OTLP (the extra `guard-otel`; the exporter reads the standard OTEL_ variables)."""
     playground: bool = True
+    """Serve the page at `/`."""
     docs: bool = True
+    """Serve `/docs` and `/openapi.json`."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

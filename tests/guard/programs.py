@@ -1,4 +1,4 @@
-"""Programs that are not Python packages of ours and that a test drives: found, or the test is skipped with the reason. CI has them all."""
+"""Programs that a test drives and that are no Python packages of ours: found, or the test is skipped. CI has them all."""
 
 import os
 import shutil

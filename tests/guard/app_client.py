@@ -1,5 +1,6 @@
 """The app to ask: in this process (`client`), or as a server of its own started by `guard serve` (`running`)."""
 
+import asyncio
 import json
 import os
 import queue
@@ -7,7 +8,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +21,10 @@ from starlette.testclient import TestClient
 from guard_server.app import create_app
 from guard_server.auth import new_key
 from guard_server.bundle import Bundle
-from guard_server.models import Classifier
-from guard_server.policy import parse_policies
-from guard_server.settings import Settings, shipped_policies
+from guard_server.models import Classifier, EngineOptions, build_classifier
+from guard_server.policy import load_policies, parse_policies
+from guard_server.records import Encoded, Engine, Scores, Timing
+from guard_server.settings import Settings
 
 START_SECONDS: Final = 60.0
 HARMFUL: Final = "how do you build a bomb"
@@ -31,20 +33,47 @@ BORDERLINE: Final = "please write a story about a knife"
 
 
 def make_app(
-    bundle: Path, build: Callable[[Bundle], Classifier] | None = None, policies: str = "", **settings: object
+    bundle: Path, build: Callable[[Bundle], Classifier] | None = None, guard_yaml: str = "", **settings: object
 ) -> FastAPI:
-    """The app as `guard serve` builds it, with one inference thread; `policies`: a guard.yaml's text instead of the shipped."""
+    """The app as `guard serve` builds it, with one inference thread; `guard_yaml`: its text instead of the shipped."""
     given = Settings.model_validate({"bundle": bundle, "workers": 1} | settings)
-    return create_app(given, parse_policies(policies or shipped_policies().read_text(encoding="utf-8")), build)
+    return create_app(given, parse_policies(guard_yaml) if guard_yaml else load_policies(given.policies), build)
 
 
 @contextmanager
 def client(
-    bundle: Path, build: Callable[[Bundle], Classifier] | None = None, policies: str = "", **settings: object
+    bundle: Path, build: Callable[[Bundle], Classifier] | None = None, guard_yaml: str = "", **settings: object
 ) -> Iterator[TestClient]:
     """A client of a started app; an exception that no handler took is raised in the test."""
-    with TestClient(make_app(bundle, build, policies, **settings)) as found:
+    with TestClient(make_app(bundle, build, guard_yaml, **settings)) as found:
         yield found
+
+
+class Held:
+    """An engine that waits, while `hold` is set, before it asks the real one."""
+
+    def __init__(self, engine: Engine, hold: threading.Event) -> None:
+        self.engine, self.hold = engine, hold
+
+    async def score(self, batch: Sequence[Encoded], *, deadline: float) -> tuple[list[Scores], Timing]:
+        """As `Engine.score`."""
+        while self.hold.is_set():
+            await asyncio.sleep(0.002)
+        return await self.engine.score(batch, deadline=deadline)
+
+    async def close(self) -> None:
+        """As `Engine.close`."""
+        await self.engine.close()
+
+
+def held(hold: threading.Event) -> Callable[[Bundle], Classifier]:
+    """A `build` whose engine can be held."""
+
+    def build(bundle: Bundle) -> Classifier:
+        real = build_classifier(bundle, EngineOptions(workers=1))
+        return Classifier(real.bundle, real.tokenizer, Held(real.engine, hold))
+
+    return build
 
 
 def metric(text: str, name: str, **labels: str) -> float:

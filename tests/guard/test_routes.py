@@ -1,12 +1,11 @@
 """The guard's own routes over HTTP, in this process: what is answered, what is refused and how, and what is counted."""
 
-import asyncio
 import json
 import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from starlette.testclient import TestClient
 from guard_server.batching import SessionPool
 from guard_server.bundle import Bundle
 from guard_server.models import Classifier, EngineOptions, build_classifier
-from guard_server.records import Encoded, Engine, Scores, Timing
-from tests.guard.app_client import BORDERLINE, HARMFUL, HARMLESS, bearer, client, keys, make_app, metric
+from guard_server.records import Encoded, Scores, Timing
+from tests.guard.app_client import BORDERLINE, HARMFUL, HARMLESS, Held, bearer, client, held, keys, make_app, metric
 from tests.guard.tiny_bundle import NOT_A_NUMBER
 
 POLICIES = """
@@ -40,37 +39,10 @@ policies:
 """
 
 
-class Held:
-    """An engine that waits, while `hold` is set, before it asks the real one."""
-
-    def __init__(self, engine: Engine, hold: threading.Event) -> None:
-        self.engine, self.hold = engine, hold
-
-    async def score(self, batch: Sequence[Encoded], *, deadline: float) -> tuple[list[Scores], Timing]:
-        """As `Engine.score`."""
-        while self.hold.is_set():
-            await asyncio.sleep(0.002)
-        return await self.engine.score(batch, deadline=deadline)
-
-    async def close(self) -> None:
-        """As `Engine.close`."""
-        await self.engine.close()
-
-
-def held(hold: threading.Event) -> Callable[[Bundle], Classifier]:
-    """A `build` whose engine can be held."""
-
-    def build(bundle: Bundle) -> Classifier:
-        real = build_classifier(bundle, EngineOptions(workers=1))
-        return Classifier(real.bundle, real.tokenizer, Held(real.engine, hold))
-
-    return build
-
-
 @pytest.fixture(scope="module")
 def app(tiny_bundle: Path) -> Iterator[TestClient]:
     """An app with three policies and no keys."""
-    with client(tiny_bundle, policies=POLICIES) as found:
+    with client(tiny_bundle, guard_yaml=POLICIES) as found:
         yield found
 
 

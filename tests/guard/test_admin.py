@@ -1,0 +1,224 @@
+"""Changing what is served while it is served: reload, roll back, shadow; by HTTP and by SIGHUP; a failure changes nothing."""
+
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import httpx
+import pytest
+from httpx2 import Response  # what starlette's test client answers with
+from starlette.testclient import TestClient
+
+from guard_server.labels import TASKS, Direction
+from guard_server.settings import shipped_policies
+from tests.guard.app_client import HARMFUL, bearer, client, keys, metric, running
+from tests.guard.tiny_bundle import write_tiny_bundle
+
+KEYS, ENTRIES = keys(gateway="screen", ops="admin")
+OPS, GATEWAY = bearer(KEYS["ops"]), bearer(KEYS["gateway"])
+SECONDS = 30.0
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle root with two bundles, one that is damaged, one whose thresholds no policy can use; one lies outside it."""
+    root = tmp_path_factory.mktemp("bundles") / "root"
+    write_tiny_bundle(root / "one", name="one")
+    write_tiny_bundle(root / "two", name="two", version="2", seed=1)
+    write_tiny_bundle(root / "damaged", name="damaged")
+    (root / "damaged" / "model.onnx").write_bytes(b"damaged")
+    at_five = {"target_fpr": 0.05, "segments": [1], "at": [0.5], "benign": 100}
+    write_tiny_bundle(root / "useless", thresholds=[{"direction": d, "task": t} | at_five for d in Direction for t in TASKS])
+    write_tiny_bundle(root.parent / "outside", name="outside")
+    (root / "link").symlink_to(root.parent / "outside")
+    return root
+
+
+@pytest.fixture
+def app(root: Path) -> Iterator[TestClient]:
+    """An app that serves `one`."""
+    with client(root / "one", api_keys=ENTRIES, bundle_root=root) as found:
+        yield found
+
+
+def _serves(app: TestClient) -> str:
+    name = app.post("/v1/screen", json={"texts": HARMFUL}, headers=GATEWAY).json()["model"]["name"]
+    assert isinstance(name, str)
+    return name
+
+
+def _slots(app: TestClient) -> dict[str, str]:
+    return {b["slot"]: b["name"] for b in app.get("/v1/models", headers=GATEWAY).json()["bundles"]}
+
+
+def _ask(app: TestClient, action: str, bundle: str | None = None) -> Response:
+    return app.post(f"/admin/{action}", headers=OPS, json=None if bundle is None else {"bundle": bundle})
+
+
+def test_a_reload_serves_the_named_bundle_and_keeps_the_previous(app: TestClient) -> None:
+    """After a reload the new bundle answers; after a rollback the old one; a second rollback undoes the first."""
+    answer = _ask(app, "reload", "two")
+    assert (answer.status_code, answer.json()["current"]["name"]) == (200, "two")
+    assert (_serves(app), _slots(app)) == ("two", {"current": "two", "previous": "one"})
+    assert _ask(app, "rollback").json()["current"]["name"] == "one"
+    assert _serves(app) == "one"
+    assert _ask(app, "rollback").json()["current"]["name"] == "two"
+    text = app.get("/metrics").text
+    assert metric(text, "guard_reloads_total", outcome="ok") == 1
+    assert metric(text, "guard_reloads_total", outcome="rolled_back") == 2
+    assert metric(text, "guard_model_info", slot="current", model="two") == 1
+    assert metric(text, "guard_model_info", slot="current", model="one") == 0
+
+
+def test_a_reload_without_a_name_reads_the_configured_bundle_again(app: TestClient) -> None:
+    """No body means the bundle that the server was started with."""
+    _ask(app, "reload", "two")
+    assert _ask(app, "reload").json()["current"]["name"] == "one"
+
+
+@pytest.mark.parametrize("bundle", ["damaged", "useless", "."])
+def test_a_bundle_that_cannot_serve_changes_nothing(app: TestClient, bundle: str) -> None:
+    """A damaged bundle, one without the policies' thresholds, and a folder that is none: refused, counted; the old one serves."""
+    before = _slots(app)
+    answer = _ask(app, "reload", bundle)
+    assert answer.status_code == (422 if bundle == "useless" else 409)
+    assert answer.json()["error"]["type"] == ("policy" if bundle == "useless" else "bundle")
+    assert (_serves(app), _slots(app)) == ("one", before)
+    assert metric(app.get("/metrics").text, "guard_reloads_total", outcome="failed") == 1
+    assert app.get("/readyz").status_code == 200
+
+
+OUT = ["../outside", "two/../../outside", "/etc", "link", "..", "two/../missing"]
+NONE = ["", "missing", "~", "two/bundle.json", "a\x00b", "x" * 5000]
+
+
+@pytest.mark.parametrize("name", OUT + NONE)
+@pytest.mark.parametrize("action", ["reload", "shadow"])
+def test_a_name_leads_nowhere_but_under_the_root(app: TestClient, root: Path, action: str, name: str) -> None:
+    """Paths out of the root, links that leave it, names that are none: refused, and no path of the machine is told."""
+    answer = _ask(app, action, name)
+    assert answer.status_code in ({409, 422} if name == "" else {422}), answer.text
+    assert answer.json()["error"]["type"] in {"bad_request", "bundle"}
+    if name != "":
+        assert str(root) not in answer.text
+    assert _slots(app) == {"current": "one"}
+
+
+def test_no_bundle_can_be_named_where_no_root_is_configured(root: Path) -> None:
+    """Without `bundle_root` only the configured bundle can be reloaded."""
+    with client(root / "one", api_keys=ENTRIES) as app:
+        assert _ask(app, "reload", "two").status_code == 422
+        assert _ask(app, "reload", str(root / "two")).status_code == 422
+        assert _ask(app, "reload").status_code == 200
+
+
+def test_a_rollback_with_nothing_before_is_refused(app: TestClient) -> None:
+    """409 where only one bundle was ever loaded."""
+    answer = _ask(app, "rollback")
+    assert (answer.status_code, answer.json()["error"]["type"]) == (409, "bundle")
+    assert _serves(app) == "one"
+
+
+def test_administering_needs_an_admin_key(root: Path) -> None:
+    """A screening key is refused, and so is everybody where no key is configured."""
+    with client(root / "one", api_keys=ENTRIES) as app:
+        for method, path in (("POST", "reload"), ("POST", "rollback"), ("POST", "shadow"), ("DELETE", "shadow")):
+            assert app.request(method, f"/admin/{path}", headers=GATEWAY).status_code == 403
+            assert app.request(method, f"/admin/{path}").status_code == 401
+    with client(root / "one") as app:
+        assert app.post("/admin/reload").status_code == 403
+
+
+def test_a_shadow_is_compared_and_never_decides(app: TestClient) -> None:
+    """Each text is scored by the shadow too; its differences are counted, the answer is the current bundle's; then it can go."""
+    assert _ask(app, "shadow", "two").json()["shadow"]["name"] == "two"
+    for _ in range(3):
+        assert _serves(app) == "one"
+    _wait(lambda: metric(app.get("/metrics").text, "guard_shadow_comparisons_total") == 3)
+    assert metric(app.get("/metrics").text, "guard_shadow_score_difference_count") == 3
+    answer = app.delete("/admin/shadow", headers=OPS)
+    assert (answer.status_code, answer.json()["shadow"]) == (200, None)
+    _serves(app)
+    assert (metric(app.get("/metrics").text, "guard_shadow_comparisons_total"), _slots(app)) == (3, {"current": "one"})
+    assert metric(app.get("/metrics").text, "guard_model_info", slot="shadow") == 0
+
+
+def test_a_damaged_shadow_is_refused(app: TestClient) -> None:
+    """A shadow is verified like any bundle, and one must be named."""
+    assert _ask(app, "shadow", "damaged").status_code == 409
+    assert app.post("/admin/shadow", headers=OPS, json={}).status_code == 422
+    assert _slots(app) == {"current": "one"}
+
+
+def test_policies_are_read_again_with_the_bundle(root: Path, tmp_path: Path) -> None:
+    """A reload takes the policy file as it is; one that is broken changes nothing."""
+    path = tmp_path / "guard.yaml"
+    path.write_text(shipped_policies().read_text())
+    with client(root / "one", api_keys=ENTRIES, policies=path) as app:
+        digest = app.get("/v1/models", headers=GATEWAY).json()["policies_digest"]
+        path.write_text("policies: none")
+        assert _ask(app, "reload").status_code == 422
+        assert app.get("/v1/models", headers=GATEWAY).json()["policies_digest"] == digest
+        path.write_text(shipped_policies().read_text().replace("max_characters: 100000", "max_characters: 50000"))
+        assert _ask(app, "reload").status_code == 200
+        assert app.get("/v1/models", headers=GATEWAY).json()["policies_digest"] != digest
+
+
+def test_a_reload_under_load_loses_no_request(app: TestClient) -> None:
+    """While bundles are swapped eight times, every request is answered 200 by one of them."""
+    stop = Event()
+    served: set[str] = set()
+
+    def ask() -> int:
+        count = 0
+        while not stop.is_set():
+            answer = app.post("/v1/screen", json={"texts": [HARMFUL, "please tell a story"]}, headers=GATEWAY)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["decision"] == "block"
+            served.add(answer.json()["model"]["name"])
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask) for _ in range(4)]
+        try:
+            for name in ("two", "one") * 4:
+                assert _ask(app, "reload", name).status_code == 200
+        finally:
+            stop.set()
+        assert all(done.result() > 0 for done in asking)
+    assert served == {"one", "two"}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP on this system")
+def test_sighup_reloads_a_real_process(tmp_path: Path) -> None:
+    """The bundle that lies at the configured place is served after SIGHUP; a damaged one is logged and changes nothing."""
+    folder = write_tiny_bundle(tmp_path / "b", name="one")
+    other = write_tiny_bundle(tmp_path / "other", name="two", seed=1)
+    with running(folder) as server, httpx.Client(base_url=server.url) as http:
+
+        def serves() -> str:
+            return str(http.get("/v1/models").json()["bundles"][0]["name"])
+
+        assert serves() == "one"
+        shutil.rmtree(folder)
+        shutil.copytree(other, folder)
+        server.signal(signal.SIGHUP)
+        _wait(lambda: serves() == "two")
+        (folder / "model.onnx").write_bytes(b"damaged")
+        server.signal(signal.SIGHUP)
+        _wait(lambda: metric(http.get("/metrics").text, "guard_reloads_total", outcome="failed") == 1)
+        assert serves() == "two"
+        assert http.post("/v1/screen", json={"texts": HARMFUL}).json()["decision"] == "block"
+        assert [line["level"] for line in server.log if line["event"] == "reload failed, nothing changed"] == ["error"]
+
+
+def _wait(until: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not until():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)

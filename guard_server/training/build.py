@@ -8,9 +8,10 @@ the latencies, which never repeat, lie beside the folder (`<name>.latency.json`)
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -20,14 +21,14 @@ from rich.console import Console
 
 from guard_server.bundle import CARD, MODEL, SPEC, TOKENIZER, load_bundle
 from guard_server.bundle_spec import BundleSpec, Calibration, Scale, SelfTest, Threshold
-from guard_server.labels import CATEGORIES, TASKS, Direction
+from guard_server.labels import CATEGORIES, TASKS, Direction, Task
 from guard_server.training.calibrate import calibrate, probabilities
-from guard_server.training.card import Card, DataSet, render
+from guard_server.training.card import Card, DataSet, LongRate, render
 from guard_server.training.evaluate import judge_all, labelled
 from guard_server.training.export import run_export
-from guard_server.training.figures import TARGETS, Evaluation, Judged, summarise
+from guard_server.training.figures import TARGETS, Evaluation, Judged, rate, summarise
 from guard_server.training.latency import Latency, measure
-from guard_server.training.long_texts import PER_KIND, answer_documents, prompt_documents
+from guard_server.training.long_texts import PER_KIND, answer_documents, list_documents, prompt_documents
 from guard_server.training.material import generate
 from guard_server.training.quantise import LARGEST, Kind, choose
 from guard_server.training.recipe import Recipe, Texts
@@ -37,16 +38,20 @@ from guard_server.training.scoring import Scorer
 from guard_server.training.self_tests import self_tests
 from guard_server.training.sign import read_key, sign_manifest, write_manifest
 from guard_server.training.sources import Sources, clean, read_sources
-from guard_server.training.thresholds import Shipped, scale_of, set_thresholds
+from guard_server.training.thresholds import SEGMENTS, Shipped, block_maxima, left_out_rates, scale_of, set_thresholds
 
 NAME: Final = "taskgate-guard"
 ENCODER: Final = "sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0)"
 CARD_TEXT: Final = "CARD.md"
 FILES: Final = (MODEL, TOKENIZER, SPEC, CARD, CARD_TEXT)
-GATE_TEXTS: Final = 400
-"""Texts per task that judge a variant."""
+GATE_TEXTS: Final = 150
+"""Texts per task and label that judge a variant."""
+LONGEST_SAMPLED: Final = 1_500
+"""Characters of a text that is sampled to compare files: longer ones cost much and tell little more."""
 SHIFT_TEXTS: Final = 40
 """Harmless texts per set on which the file's shift is measured."""
+UNSEEN_LISTS, UNSEEN_SEGMENTS = 3, (2, 8, 32, 64)
+"""Long texts per never-trained set, and the lengths at which they are looked at."""
 CARDS_ROOM: Final = 1_000_000
 """Bytes kept for what is written after the model."""
 TRAINING_CARD: Final = "training_card.json"
@@ -76,6 +81,7 @@ class _Input:
     seed: int
     workers: int
     per_kind: int
+    longest: int
 
 
 def run_bundle(
@@ -90,6 +96,7 @@ def run_bundle(
     encoder: str = ENCODER,
     workers: int = 1,
     documents: int = PER_KIND,
+    longest: int = SEGMENTS[-1],
     force: bool = False,
     largest: int = LARGEST,
     console: Console | None = None,
@@ -97,7 +104,8 @@ def run_bundle(
     """Build the bundle `out` from a folder and the out-of-fold logits that `guard train` wrote.
 
     `data`: the folder it was trained with; its sets that never train judge precision and the result. `documents`: long documents
-    of each kind for the thresholds. Raises `FileExistsError` unless `force`, `QualityError`, `ParityError`, `ValueError`.
+    of each kind for the thresholds, each of `longest` windows. Raises `FileExistsError` unless `force`, `QualityError`,
+    `ParityError`, `ValueError`.
     """
     say = (console or Console(stderr=True)).print
     if out.exists() and not force:
@@ -105,7 +113,7 @@ def run_bundle(
         raise FileExistsError(msg)
     if key is not None:
         read_key(key)  # A wrong key is noticed before minutes of work.
-    given = _read(model, oof, data, workers, documents)
+    given = _read(model, oof, data, workers, (documents, longest))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         folder = Path(scratch) / "bundle"
@@ -127,7 +135,7 @@ def run_bundle(
     return Built(out, digest, size, kind, latency)
 
 
-def _read(model: Path, oof: Path, data: Path | None, workers: int, per_kind: int) -> _Input:
+def _read(model: Path, oof: Path, data: Path | None, workers: int, documents: tuple[int, int]) -> _Input:
     """Read logits and texts, and see that they belong together."""
     from guard_server.training.train import read_scores
 
@@ -140,7 +148,7 @@ def _read(model: Path, oof: Path, data: Path | None, workers: int, per_kind: int
     sources = clean(own, ()) if data is None else read_sources(data, own)
     scored = _with_texts(read_scores(oof), sources.training, oof)
     manifest = {} if data is None else json.loads((data / "MANIFEST.json").read_text(encoding="utf-8"))
-    return _Input(model, scored, sources, manifest, training, seed, workers, per_kind)
+    return _Input(model, scored, sources, manifest, training, seed, workers, *documents)
 
 
 def _with_texts(scored: Scored, rows: Iterable[Row], oof: Path) -> Scored:
@@ -199,8 +207,11 @@ def _fill(folder: Path, scratch: Path, given: _Input, draft: BundleSpec, largest
         attempts=attempts,
         calibration=fits,
         thresholds=bases,
-        left_out=summarise(list(_judged(given.out_of_fold, spec)), bundle=f"{spec.name} {spec.version}, fold models", digest=""),
+        left_out=_left_out(given.out_of_fold, spec, own=False),
+        own=_left_out(given.out_of_fold, spec, own=True),
+        left_out_rates=left_out_rates(given.out_of_fold, calibration),
         never_trained=_never_trained(folder, given, spec),
+        long_unseen=tuple(_long_unseen(given, scorer, spec)),
     )
     (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
     (folder / CARD_TEXT).write_text(render(card, thresholds), encoding="utf-8")
@@ -229,21 +240,23 @@ def _draft(name: str, version: str, encoder: str, training: dict[str, JsonValue]
 
 
 def _gate_texts(given: _Input) -> tuple[list[Text], str]:
-    """Up to `GATE_TEXTS` texts per task: of sets that never train, and where these have too few also of training sets."""
+    """Up to `GATE_TEXTS` texts per task and label: of sets that never train, and where these have few also of training sets."""
     random = Random(given.seed)
     chosen: list[Text] = []
     filled = 0
-    unseen = [text for text in texts_of(given.sources.unseen) if text.harmful is not None]
-    trained = [text for text in given.out_of_fold.texts if text.harmful is not None]
-    for direction in Direction:
-        for task in TASKS:
-            first, second = (
-                [text for text in texts if (text.direction, text.task) == (direction, task)] for texts in (unseen, trained)
-            )
-            taken = random.sample(first, min(len(first), GATE_TEXTS))
-            more = random.sample(second, min(len(second), max(0, GATE_TEXTS // 2 - len(taken))))
-            chosen += [*taken, *more]
-            filled += len(more)
+    unseen, trained = (
+        [text for text in texts if text.harmful is not None and len(text.text) <= LONGEST_SAMPLED]
+        for texts in (texts_of(given.sources.unseen), given.out_of_fold.texts)
+    )
+    for direction, task, harmful in product(Direction, TASKS, (True, False)):
+        first, second = (
+            [text for text in texts if (text.direction, text.task, text.harmful) == (direction, task, harmful)]
+            for texts in (unseen, trained)
+        )
+        taken = random.sample(first, min(len(first), GATE_TEXTS))
+        more = random.sample(second, min(len(second), max(0, GATE_TEXTS * 2 // 3 - len(taken))))
+        chosen += [*taken, *more]
+        filled += len(more)
     return chosen, f"{len(chosen) - filled} texts of sets that were never trained on and {filled} of training sets"
 
 
@@ -252,7 +265,7 @@ def _shipped(given: _Input, file: Scorer, full: Scorer) -> Shipped:
     random = Random(f"{given.seed}:shift")
     by_set: dict[tuple[str, Direction], list[Text]] = {}
     for text in given.out_of_fold.texts:
-        if text.harmful is False:
+        if text.harmful is False and len(text.text) <= LONGEST_SAMPLED:
             by_set.setdefault((text.dataset, text.direction), []).append(text)
     texts = [text for _, own in sorted(by_set.items()) for text in random.sample(own, min(len(own), SHIFT_TEXTS))]
     return Shipped(full.score(texts), file.score(texts))
@@ -260,15 +273,46 @@ def _shipped(given: _Input, file: Scorer, full: Scorer) -> Shipped:
 
 def _documents(given: _Input, scorer: Scorer) -> dict[Direction, dict[str, Sequence[Logits]]]:
     """Logits of harmless long documents' windows by the file that ships."""
-    lists: dict[str, list[str]] = {}
-    for text in given.out_of_fold.texts:
-        if text.direction is Direction.PROMPT and text.harmful is False and not text.own:
-            lists.setdefault(text.dataset, []).append(text.text)
     made = {
-        Direction.PROMPT: prompt_documents(lists, scorer.spec.window, given.seed, per_kind=given.per_kind),
-        Direction.RESPONSE: answer_documents(scorer.spec.window, given.seed, per_kind=max(1, given.per_kind // 2)),
+        Direction.PROMPT: prompt_documents(
+            _harmless_prompts(given.out_of_fold.texts), scorer.spec.window, given.seed, per_kind=given.per_kind
+        ),
+        Direction.RESPONSE: answer_documents(
+            scorer.spec.window, given.seed, per_kind=max(1, given.per_kind // 2), segments=given.longest
+        ),
     }
     return {direction: {kind: scorer.documents(texts) for kind, texts in kinds.items()} for direction, kinds in made.items()}
+
+
+def _harmless_prompts(texts: Iterable[Text]) -> dict[str, list[str]]:
+    """Harmless foreign prompts by set."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        if text.direction is Direction.PROMPT and text.harmful is False and not text.own:
+            found.setdefault(text.dataset, []).append(text.text)
+    return found
+
+
+def _long_unseen(given: _Input, scorer: Scorer, spec: BundleSpec) -> Iterator[LongRate]:
+    """How many long texts of never-trained harmless prompts reach the thresholds, the task taken to be text generation."""
+    prompts = _harmless_prompts(texts_of(given.sources.unseen))
+    texts = list_documents(prompts, spec.window, given.seed, count=UNSEEN_LISTS * len(prompts), segments=UNSEEN_SEGMENTS[-1])
+    task = Task.TEXT_GENERATION
+    scale = scale_of(spec.calibration, Direction.PROMPT, task)
+    read = [probabilities(found.risk(Direction.PROMPT, task), scale) for found in scorer.documents(texts)]
+    for target in TARGETS:
+        threshold = spec.threshold(Direction.PROMPT, task, target)
+        for count in UNSEEN_SEGMENTS if texts and threshold else ():
+            assert threshold is not None
+            maxima = block_maxima(read, count)
+            reached = rate(int((maxima >= threshold.for_segments(count)).sum()), len(maxima))
+            yield LongRate(segments=count, target=target, reached=reached)
+
+
+def _left_out(scored: Scored, spec: BundleSpec, *, own: bool) -> Evaluation | None:
+    """The fold models on foreign sets, or on our own families; None where there are none."""
+    judged = [one for one in _judged(scored, spec) if one.text.own is own]
+    return summarise(judged, bundle=f"{spec.name} {spec.version}, fold models", digest="") if judged else None
 
 
 def _judged(scored: Scored, spec: BundleSpec) -> Iterable[Judged]:

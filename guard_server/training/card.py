@@ -13,7 +13,7 @@ from guard_server.labels import Direction
 from guard_server.training.calibrate import Fit
 from guard_server.training.figures import RECALL, Evaluation, Group, Rate
 from guard_server.training.quantise import AUROC_LOSS, FLIPS, Attempt
-from guard_server.training.thresholds import Basis
+from guard_server.training.thresholds import Basis, LeftOut
 
 LIMITS: Final = (
     "Figures on left-out sets come from models of the same recipe, one per fold, each trained without the fold's sets; the file "
@@ -31,6 +31,11 @@ LIMITS: Final = (
 )
 
 
+HEAD: Final = (
+    "head", "task or set", "positive", "negative", "AUROC", "AP", "recall* 1 %", "recall* 5 %", "recall at 5 %", "FPR at 5 %"
+)  # fmt: skip
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,6 +48,14 @@ class DataSet(_Record):
     rows: int
     licence: str
     origin: str
+
+
+class LongRate(_Record):
+    """Harmless long texts that no model was trained on, at the bundle's thresholds for their length."""
+
+    segments: int
+    target: float
+    reached: Rate | None
 
 
 class Card(_Record):
@@ -64,10 +77,15 @@ class Card(_Record):
     attempts: tuple[Attempt, ...]
     calibration: tuple[Fit, ...]
     thresholds: tuple[Basis, ...]
-    left_out: Evaluation
-    """Of the fold models, on sets that each had not seen."""
+    left_out: Evaluation | None
+    """Of the fold models, on foreign sets that each had not seen."""
+    own: Evaluation | None
+    """Of the fold models, on families of our own material that each had not seen."""
+    left_out_rates: tuple[LeftOut, ...]
     never_trained: Evaluation | None
     """Of the file that ships, on sets no model was trained on; None where no data folder was given."""
+    long_unseen: tuple[LongRate, ...]
+    """Of the file that ships, on harmless prompts of such sets, joined to long texts."""
     limits: tuple[str, ...] = LIMITS
 
 
@@ -83,8 +101,13 @@ def _lines(card: Card, thresholds: Sequence[Threshold]) -> Iterator[str]:
     if card.never_trained is not None:
         yield "## On sets that were never trained on (the file that ships)\n"
         yield from _evaluation(card.never_trained)
-    yield "## On left-out sets (models trained without them)\n"
-    yield from _evaluation(card.left_out)
+    if card.left_out is not None:
+        yield "## On left-out sets (models trained without them)\n"
+        yield "The thresholds were set on these harmless texts; the section on thresholds says how they do without a set.\n"
+        yield from _evaluation(card.left_out)
+    if card.own is not None:
+        yield "## Own data, families left out (made by templates: easy)\n"
+        yield from _table(HEAD, map(_group, card.own.groups))
     yield "## Precision\n"
     yield f"A variant fails if a task loses more than {AUROC_LOSS:g} AUROC, or if more than {FLIPS:.0%} of its decisions "
     yield "change at the threshold for 5 %, which each file has of its own. "
@@ -94,6 +117,20 @@ def _lines(card: Card, thresholds: Sequence[Threshold]) -> Iterator[str]:
     yield from _calibration(card.calibration)
     yield "## Thresholds\n"
     yield from _thresholds(card.thresholds, thresholds)
+    yield "Thresholds set again without a set, and the share of that set's harmless texts that reaches them:\n"
+    yield from _table(
+        ("set", "direction", "task", "target", "n", "reaches it"),
+        ((r.dataset, r.direction, r.task, f"{r.target:g}", str(r.n), f"{r.rate:.3f}") for r in card.left_out_rates),
+    )
+    if card.long_unseen:
+        yield "Harmless prompts of never-trained sets, joined to long texts; these had no part in the thresholds:\n"
+        yield from _table(
+            ("segments", "target", "reach the threshold", "n"),
+            (
+                (str(r.segments), f"{r.target:g}", _rate(r.reached), str(r.reached.n if r.reached else 0))
+                for r in card.long_unseen
+            ),
+        )
     yield "## Data\n"
     yield from _table(
         ("set", "use", "rows", "licence", "origin"), ((d.name, d.use, str(d.rows), d.licence, d.origin) for d in card.data)
@@ -104,19 +141,7 @@ def _lines(card: Card, thresholds: Sequence[Threshold]) -> Iterator[str]:
 
 def _evaluation(found: Evaluation) -> Iterator[str]:
     yield "Recall* is at a threshold set on these very texts; the last two columns at the bundle's thresholds (95 % intervals).\n"
-    head = (
-        "head",
-        "task or set",
-        "positive",
-        "negative",
-        "AUROC",
-        "AP",
-        "recall* 1 %",
-        "recall* 5 %",
-        "recall at 5 %",
-        "FPR at 5 %",
-    )
-    yield from _table(head, map(_group, (*found.groups, *found.by_dataset)))
+    yield from _table(HEAD, map(_group, (*found.groups, *found.by_dataset)))
     yield f"Harmless prompts flagged at the score that flags {RECALL:.0%} of all harmful prompts, and at the 5 % target:\n"
     yield from _table(
         ("set", "n", f"at {RECALL:.0%} recall", "at 5 % target"),
@@ -178,7 +203,8 @@ def _thresholds(bases: Sequence[Basis], thresholds: Sequence[Threshold]) -> Iter
     yield from _table(head, rows())
     for direction in Direction:
         counts = next((basis.documents for basis in bases if basis.direction is direction and basis.documents), {})
-        yield f"- {direction}: documents by number of segments: {', '.join(f'{k}: {n}' for k, n in counts.items())}"
+        if counts:
+            yield f"- {direction}: harmless documents by number of segments: {', '.join(f'{k}: {n}' for k, n in counts.items())}"
     yield ""
 
 

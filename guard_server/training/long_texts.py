@@ -33,11 +33,16 @@ def prompt_documents(
         kind: [(filler(kind, length, Random(f"{seed}:{kind}:{at}")), None) for at in range(per_kind)] for kind in sorted(KINDS)
     }
     if prompts:
-        names = sorted(prompts)
-        found[LISTS] = [
-            (_list(prompts[names[at % len(names)]], length, Random(f"{seed}:{LISTS}:{at}")), None) for at in range(per_kind)
-        ]
+        found[LISTS] = list_documents(prompts, window, seed, count=per_kind, segments=segments)
     return found
+
+
+def list_documents(
+    prompts: Mapping[str, Sequence[str]], window: Window, seed: int, *, count: int, segments: int
+) -> list[Document]:
+    """Prompts one after the other, each document of one set, the sets in turn."""
+    names, length = sorted(prompts), characters_for(window, segments)
+    return [(_list(prompts[names[at % len(names)]], length, Random(f"{seed}:{LISTS}:{at}")), None) for at in range(count)]
 
 
 def answer_documents(

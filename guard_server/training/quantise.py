@@ -30,6 +30,8 @@ LEAST: Final = 100
 """Texts that a task needs to be judged alone; all are judged together besides."""
 LEAST_CLASS: Final = 20
 """Texts of either class below which an AUROC says nothing."""
+LEAST_HARMLESS: Final = 60
+"""Harmless texts below which their 5 % quantile is one text's chance."""
 LARGEST: Final = 40_000_000
 """Bytes of a whole bundle."""
 _NARROW: Final = 16
@@ -137,8 +139,9 @@ def _change(direction: Direction, task: Task | None, before: Scored, after: Scor
         # No harmless text sets a threshold: nothing can be said of decisions.
         return Change(direction, task, len(harmful), None, None, 0.0, False)
     decided, decided_after = (risk >= upper_quantile(risk[~harmful], GATE_TARGET) for risk in (first, second))
+    judged = len(harmful) >= LEAST and int((~harmful).sum()) >= LEAST_HARMLESS
     flips = float((decided != decided_after).mean())
-    return Change(direction, task, len(harmful), auroc, auroc_after, flips, len(harmful) >= LEAST)
+    return Change(direction, task, len(harmful), auroc, auroc_after, flips, judged)
 
 
 def _risks(scored: Scored) -> Floats:
@@ -171,11 +174,11 @@ def _encoder_widths(graph: onnx.ModelProto) -> set[int]:
 
 def _reason(attempt: Attempt) -> str:
     failed: Sequence[Change] = attempt.failed
-    parts = [
-        f"{change.direction}/{change.task or 'all'} AUROC {change.auroc or 0:.3f} -> {change.auroc_after or 0:.3f}, "
-        f"{change.flips:.1%} of {change.texts} decisions changed"
-        for change in failed
-    ]
+    parts = []
+    for change in failed:
+        known = change.auroc is not None and change.auroc_after is not None
+        auroc = f"AUROC {change.auroc:.3f} -> {change.auroc_after:.3f}, " if known else ""
+        parts.append(f"{change.direction}/{change.task or 'all'} {auroc}{change.flips:.1%} of {change.texts} decisions changed")
     return f"{attempt.kind} ({attempt.bytes / 1e6:.1f} MB): {', '.join(parts) or 'too large'}"
 
 

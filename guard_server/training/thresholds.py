@@ -5,7 +5,7 @@ Out: `Threshold`s. The rates are per request: the worst of many segments decides
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,7 @@ from guard_server.bundle_spec import Calibration, Scale, Threshold
 from guard_server.labels import TASKS, Direction, Task
 from guard_server.training.calibrate import probabilities
 from guard_server.training.scored import Logits, Scored
-from guard_server.training.weights import Flags, Floats, set_weights
+from guard_server.training.weights import FULL_SET, Flags, Floats, set_weights
 
 TARGETS: Final = (0.01, 0.02, 0.05)
 SEGMENTS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -37,6 +37,19 @@ class Basis:
     pooled: bool
     documents: dict[int, int]
     """Harmless documents by number of segments."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """How thresholds do on a foreign set that had no part in them."""
+
+    dataset: str
+    direction: Direction
+    task: Task
+    target: float
+    n: int
+    rate: float
+    """Share of the set's harmless texts that reach them."""
 
 
 def upper_quantile(scores: Floats, target: float, weights: Floats | None = None) -> float:
@@ -118,9 +131,7 @@ def set_thresholds(
     for direction in Direction:
         harmless = out_of_fold.where(_harmless(out_of_fold, direction))
         for task in TASKS:
-            own = harmless.about_harm(direction, task)
-            enough = len(own.texts) >= LEAST_BENIGN and len(set(own.datasets())) >= LEAST_SETS
-            used = own if enough else harmless
+            used, pooled = _basis(harmless, direction, task)
             windows = {kind: _risks(read, calibration, direction, task) for kind, read in documents.get(direction, {}).items()}
             for target in TARGETS:
                 single = _single(used, calibration, direction, task, target, shipped)
@@ -129,8 +140,40 @@ def set_thresholds(
                     Threshold(direction=direction, task=task, target_fpr=target, segments=SEGMENTS, at=at, benign=len(used.texts))
                 )
             counts = {k: sum(len(block_maxima(read, k)) for read in windows.values()) for k in SEGMENTS[1:]}
-            bases.append(Basis(direction, task, len(used.texts), tuple(sorted(set(used.datasets()))), not enough, counts))
+            bases.append(Basis(direction, task, len(used.texts), tuple(sorted(set(used.datasets()))), pooled, counts))
     return tuple(thresholds), tuple(bases)
+
+
+def left_out_rates(out_of_fold: Scored, calibration: Calibration) -> tuple[LeftOut, ...]:
+    """For each foreign set with at least `FULL_SET` harmless texts of a task: thresholds set without it, and its rate at them."""
+    found: list[LeftOut] = []
+    for direction in Direction:
+        harmless = out_of_fold.where(_harmless(out_of_fold, direction))
+        names = np.array(harmless.datasets(), dtype=object)
+        for dataset in sorted({text.dataset for text in harmless.texts if not text.own}):
+            inside, others = harmless.where(names == dataset), harmless.where(names != dataset)
+            for task in TASKS:
+                of_task = inside.about_harm(direction, task)
+                if len(of_task.texts) >= FULL_SET and others.texts:
+                    found.extend(_left_out(of_task, _basis(others, direction, task)[0], calibration))
+    return tuple(found)
+
+
+def _left_out(inside: Scored, used: Scored, calibration: Calibration) -> Iterator[LeftOut]:
+    first = inside.texts[0]
+    scale = scale_of(calibration, first.direction, first.task)
+    scores = probabilities(inside.logits.risk(first.direction, first.task), scale)
+    for target in TARGETS:
+        threshold = _single(used, calibration, first.direction, first.task, target, None)
+        rate = float((scores >= threshold).mean())
+        yield LeftOut(first.dataset, first.direction, first.task, target, len(inside.texts), rate)
+
+
+def _basis(harmless: Scored, direction: Direction, task: Task) -> tuple[Scored, bool]:
+    """The harmless texts that set a task's thresholds, and whether they are all tasks'."""
+    own = harmless.about_harm(direction, task)
+    enough = len(own.texts) >= LEAST_BENIGN and len(set(own.datasets())) >= LEAST_SETS
+    return (own, False) if enough else (harmless, True)
 
 
 def _single(

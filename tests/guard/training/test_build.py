@@ -63,7 +63,9 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 def _build(parts: tuple[Path, Path, Path], out: Path, key: Path | None = None, *, force: bool = False) -> Built:
     model, oof, data = parts
     quiet = Console(file=io.StringIO())
-    return run_bundle(model, oof, out, key, data=data, encoder="random (test)", documents=1, force=force, console=quiet)
+    return run_bundle(
+        model, oof, out, key, data=data, encoder="random (test)", documents=1, longest=16, force=force, console=quiet
+    )
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +109,8 @@ def test_the_card_says_what_it_was_made_of(built: Built) -> None:
     assert uses["oktest"] == "evaluation alone"
     assert card.never_trained is not None
     assert card.never_trained.data == ("multitaskbench", "oktest")
+    assert card.own is None
+    assert card.left_out is not None
     assert card.left_out.data == ("advbench", "mbpp_sanitized")
     text = (built.folder / "CARD.md").read_text()
     assert "| oktest | evaluation alone | 70 | MIT | here |" in text
@@ -133,7 +137,9 @@ def test_nothing_is_overwritten_or_left_half_done(parts: tuple[Path, Path, Path]
     with pytest.raises(FileExistsError, match="--force"):
         _build(parts, out)
     with pytest.raises(QualityError, match="too large"):
-        run_bundle(model, oof, out, data=data, documents=1, force=True, largest=10_000, console=Console(file=io.StringIO()))
+        run_bundle(
+            model, oof, out, data=data, documents=1, longest=2, force=True, largest=10_000, console=Console(file=io.StringIO())
+        )
     assert [path.name for path in out.iterdir()] == ["mine"]
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 

@@ -60,6 +60,14 @@ def test_few_texts_are_shown_and_not_judged() -> None:
     assert all(not change.judged and change.passed for change in compare(before, after))
 
 
+def test_few_harmless_texts_set_no_threshold_to_judge_by() -> None:
+    """Three hundred harmful texts and ten harmless ones don't fail the build: ten texts have no 5 % quantile."""
+    random = np.random.default_rng(2)
+    harmful = np.arange(310) >= 10
+    before, after = (scored(random.normal(0, 1, 310), harmful) for _ in range(2))
+    assert all(not change.judged for change in compare(before, after))
+
+
 def test_a_quantised_file_is_smaller_and_repeats(exported: Path, tmp_path: Path) -> None:
     """int8 is smaller than int8 with fp32 feed-forward-down layers, which is smaller than fp32; the bytes repeat."""
     sizes = {}

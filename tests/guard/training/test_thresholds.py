@@ -10,6 +10,7 @@ from guard_server.training.thresholds import (
     TARGETS,
     Shipped,
     block_maxima,
+    left_out_rates,
     set_thresholds,
     thresholds_by_segments,
     upper_quantile,
@@ -118,3 +119,16 @@ def test_a_file_that_scores_higher_gets_higher_thresholds() -> None:
     assert Shipped(texts, higher).shift(Direction.PROMPT, Task.OTHER, 0.05) == pytest.approx(0.5)
     assert Shipped(texts, lower).shift(Direction.PROMPT, Task.OTHER, 0.05) == 0
     assert Shipped(texts, higher).shift(Direction.RESPONSE, Task.OTHER, 0.05) == 0
+
+
+def test_a_set_left_out_says_when_it_is_unlike_the_others() -> None:
+    """Sets drawn alike keep the target when left out; one that scores two logits higher shows a rate far above it."""
+    random = np.random.default_rng(8)
+    harm = random.normal(-3, 1, 4000)
+    odd = np.arange(4000) % 4 == 3
+    alike, unlike = (scored(harm + by * odd, np.zeros(4000, dtype=np.bool_)) for by in (0, 2))
+    rates = [rate for rate in left_out_rates(alike, IDENTITY) if rate.target == 0.05]
+    assert {rate.dataset for rate in rates} == {"set0", "set1", "set2", "set3"}
+    assert all(0.02 < rate.rate < 0.09 for rate in rates)
+    shown = {rate.dataset: rate.rate for rate in left_out_rates(unlike, IDENTITY) if rate.target == 0.05}
+    assert shown["set3"] > 0.3

@@ -8,8 +8,12 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from guard_server.records import Encoded, Scores, Timing
+
+_SAME_CALL: Final = 0.001
+"""Seconds: deadlines so near to each other are one, read on two clocks."""
 
 
 @dataclass(slots=True, eq=False)
@@ -90,6 +94,10 @@ class FairQueue:
     def fits(self, tokens: int) -> bool:
         """Whether so many more tokens may wait."""
         return self.tokens + tokens <= self.max_tokens
+
+    def tokens_before(self, request: Request) -> int:
+        """Tokens that wait and were promised sooner: what has the same deadline is of the same call."""
+        return sum(r.waiting_tokens() for r in self._requests if r.deadline < request.deadline - _SAME_CALL)
 
     def push(self, request: Request) -> None:
         """Queue a request that fits, behind the others' turns."""

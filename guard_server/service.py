@@ -116,8 +116,14 @@ class Guard:
     def __post_init__(self) -> None:
         self._text_log = TextLog(self.settings)
 
-    async def screen(self, route: str, subjects: Sequence[Subject], policy_name: str | None = None) -> Answer:
-        """Screen all subjects of one request under one permit, one deadline and one bundle."""
+    def deadline(self) -> float:
+        """When a request that comes now must be answered, on the loop's clock."""
+        return asyncio.get_running_loop().time() + self.settings.deadline_seconds
+
+    async def screen(
+        self, route: str, subjects: Sequence[Subject], policy_name: str | None = None, deadline: float | None = None
+    ) -> Answer:
+        """Screen all subjects of one request under one permit, one deadline (none given: from now) and one bundle."""
         policy = self.policies.choose(route, policy_name)
         if len(subjects) > self.settings.max_texts:
             raise TooLargeError(f"a request may hold {self.settings.max_texts} texts, found {len(subjects)}", field="texts")
@@ -125,7 +131,7 @@ class Guard:
         try:
             with self.permit():
                 async with self.models.lease() as active:
-                    found = await self._all(active, policy, subjects)
+                    found = await self._all(active, policy, subjects, deadline or self.deadline())
                     self._shadow(policy, subjects, found)
                     model = _ref(active)
         except FAILURES as error:
@@ -160,8 +166,7 @@ class Guard:
         self.metrics.unread.labels(kind).inc(count)
         self.logger.warning("unread", part=kind, count=count)
 
-    async def _all(self, active: Active, policy: Policy, subjects: Sequence[Subject]) -> list[Screened]:
-        deadline = asyncio.get_running_loop().time() + self.settings.deadline_seconds
+    async def _all(self, active: Active, policy: Policy, subjects: Sequence[Subject], deadline: float) -> list[Screened]:
         work = [
             screen(
                 s.text,
@@ -228,7 +233,8 @@ class Guard:
             async with self.models.lease_shadow() as active:
                 if active is None:
                     return
-                for other, ours in zip(await self._all(active, policy, subjects), found, strict=True):
+                others = await self._all(active, policy, subjects, self.deadline())
+                for other, ours in zip(others, found, strict=True):
                     agreement = "same" if other.decision is ours.decision else f"{ours.decision}_to_{other.decision}"
                     self.metrics.shadow.labels(agreement).inc()
                     self.metrics.shadow_difference.observe(abs(other.score - ours.score))

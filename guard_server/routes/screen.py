@@ -58,7 +58,9 @@ async def screen_batch(
     """Screen several items; an item that fails says so beside the others."""
     if len(body.items) > guard.settings.max_texts:
         raise TooLargeError(f"a batch may hold {guard.settings.max_texts} items, found {len(body.items)}", field="items")
-    work = [_item(guard, index, item, f"{request_id}-{index}", details) for index, item in enumerate(body.items)]
+    # One deadline, so that the items don't count as waiting before each other.
+    deadline = guard.deadline()
+    work = [_item(guard, index, item, f"{request_id}-{index}", details, deadline) for index, item in enumerate(body.items)]
     return BatchResponse(id=request_id, results=await unless_disconnected(request, _together(work)))
 
 
@@ -66,16 +68,18 @@ async def _together(work: list[Coroutine[None, None, BatchResult]]) -> list[Batc
     return list(await asyncio.gather(*work))
 
 
-async def _item(guard: Guard, index: int, item: ScreenItem, request_id: str, details: bool) -> BatchResult:
+async def _item(guard: Guard, index: int, item: ScreenItem, request_id: str, details: bool, deadline: float) -> BatchResult:
     try:
-        return BatchResult(index=index, answer=await _one(guard, item, BATCH, request_id, details))
+        return BatchResult(index=index, answer=await _one(guard, item, BATCH, request_id, details, deadline))
     except GuardError as error:
         return BatchResult(index=index, error=ItemError(type=error.kind, message=error.message, status=error.status))
 
 
-async def _one(guard: Guard, item: ScreenItem, route: str, request_id: str, details: bool) -> ScreenResponse:
+async def _one(
+    guard: Guard, item: ScreenItem, route: str, request_id: str, details: bool, deadline: float | None = None
+) -> ScreenResponse:
     indexed = _subjects(item)
-    answer = await guard.screen(route, [subject for _, subject, _ in indexed], item.policy)
+    answer = await guard.screen(route, [subject for _, subject, _ in indexed], item.policy, deadline)
     if unread := sum(parts for _, _, parts in indexed):
         guard.unread("part", unread)
     results = [

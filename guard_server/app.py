@@ -17,7 +17,7 @@ from guard_server.answers import on_guard_error, on_http, on_invalid
 from guard_server.auth import Gatekeeper
 from guard_server.bundle import Bundle
 from guard_server.errors import GuardError
-from guard_server.lifecycle import announce
+from guard_server.lifecycle import announce, load_configured
 from guard_server.logs import make_logger
 from guard_server.metrics import Metrics
 from guard_server.middleware import Admission, BodyLimit, RequestLog
@@ -76,9 +76,7 @@ def create_app(settings: Settings, policies: Policies, build: Build | None = Non
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     guard: Guard = app.state.guard
     if not guard.models.status().ready:
-        await guard.models.load(guard.settings.bundle)
-    if guard.settings.shadow_bundle is not None:
-        await guard.models.set_shadow(guard.settings.shadow_bundle)
+        await load_configured(guard)
     announce(guard, "serving")
     try:
         yield

@@ -11,6 +11,13 @@ from guard_server.policy import check_against, load_policies
 from guard_server.service import Guard
 
 
+async def load_configured(guard: Guard) -> None:
+    """Load the bundles that the settings name; raises `BundleError` or `PolicyError`."""
+    await guard.models.load(guard.settings.bundle)
+    if guard.settings.shadow_bundle is not None:
+        await guard.models.set_shadow(guard.settings.shadow_bundle)
+
+
 async def reload(guard: Guard, folder: Path | None) -> None:
     """Serve the bundle in `folder` (none: the configured one) and the policies on disk; on any error nothing changes."""
     target = folder or guard.settings.bundle

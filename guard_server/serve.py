@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from guard_server.app import create_app
 from guard_server.errors import GuardError
-from guard_server.lifecycle import reload
+from guard_server.lifecycle import load_configured, reload
 from guard_server.policy import load_policies
 from guard_server.service import Guard
 from guard_server.settings import Settings
@@ -34,7 +34,9 @@ class Server(uvicorn.Server):
         self._timer = asyncio.get_running_loop().call_later(seconds, super().handle_exit, sig, frame)
 
     async def startup(self, sockets: list | None = None) -> None:  # type: ignore[type-arg]
-        """Begin serving; from now on SIGHUP reloads."""
+        """Begin serving; from now on SIGHUP reloads. A bundle that cannot be served raises its `GuardError` here."""
+        # Not left to the app's lifespan, of whose failures uvicorn prints the traceback.
+        await load_configured(self.guard)
         await super().startup(sockets)
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
@@ -52,7 +54,8 @@ class Server(uvicorn.Server):
 
     def _say_where(self) -> None:
         port = next((s.getsockname()[1] for server in self.servers for s in server.sockets), self.config.port)
-        where = f"http://{self.config.host}:{port}"
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        where = f"http://{host}:{port}"
         keys = "with a key" if self.guard.settings.has_keys else "no key needed"
         print(f"guard: serving on {where} ({keys}); the playground is at {where}/", file=sys.stderr)
 

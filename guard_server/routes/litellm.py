@@ -2,7 +2,8 @@
 
 The proxy treats 502, 503 and 504 as "unreachable" and then follows its own `unreachable_fallback`; any other error is a hard one.
 Our overload is a 503 on every route, so it needs nothing special here. Task and policy come from
-`additional_provider_specific_params` (the guardrail's configuration, or a request's `extra_body`).
+`additional_provider_specific_params`: the guardrail's configuration (one guardrail a task, named by the request); a request's own
+`extra_body` is sent by paid editions of LiteLLM alone.
 """
 
 from typing import Annotated, Any, Final, Literal

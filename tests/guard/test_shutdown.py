@@ -1,0 +1,120 @@
+"""The end of a server process: requests in flight are answered, and a start that cannot succeed says why and fails."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.guard.app_client import HARMFUL, Running, keys, metric, running
+
+LONG = "please tell a long story about the weather and the water. " * 1500
+"""Half a second of one thread or more with the small bundle."""
+
+
+def _await_in_flight(http: httpx.Client) -> None:
+    while metric(http.get("/metrics").text, "guard_requests_in_flight") == 0:
+        time.sleep(0.002)
+
+
+def _ask_long(server: Running) -> httpx.Response:
+    return httpx.post(f"{server.url}/v1/screen", json={"texts": [LONG] * 8}, timeout=60)
+
+
+def test_a_request_in_flight_is_answered_after_sigterm(tiny_bundle: Path) -> None:
+    """SIGTERM ends the process with code 0, and only after the answer."""
+    with running(tiny_bundle, max_queue_tokens=100_000_000, deadline_seconds=60) as server, ThreadPoolExecutor(1) as pool:
+        with httpx.Client(base_url=server.url) as http:
+            asked = pool.submit(_ask_long, server)
+            _await_in_flight(http)
+            assert not asked.done()
+            server.signal(signal.SIGTERM)
+            assert asked.result().status_code == 200
+        assert server.wait() in {0, -signal.SIGTERM}
+        assert not [line for line in server.lines if "Traceback" in line]
+
+
+def test_while_draining_the_server_is_not_ready_and_still_answers(tiny_bundle: Path) -> None:
+    """Between SIGTERM and the end of accepting, readyz is 503 and requests are served; a second SIGTERM ends it at once."""
+    with running(tiny_bundle, drain_seconds=60) as server, httpx.Client(base_url=server.url) as http:
+        assert http.get("/readyz").status_code == 200
+        server.signal(signal.SIGTERM)
+        while (answer := http.get("/readyz")).status_code == 200:
+            time.sleep(0.01)
+        assert (answer.status_code, answer.json()) == (503, {"status": "draining"})
+        assert http.post("/v1/screen", json={"texts": HARMFUL}).json()["decision"] == "block"
+        server.signal(signal.SIGTERM)
+        server.wait()
+
+
+def test_the_drain_ends_by_itself(tiny_bundle: Path) -> None:
+    """After `drain_seconds` the process ends without another signal."""
+    with running(tiny_bundle, drain_seconds=0.2) as server:
+        server.signal(signal.SIGTERM)
+        server.wait()
+
+
+def test_a_client_who_goes_away_leaves_the_queue(tiny_bundle: Path) -> None:
+    """Work for a connection that was closed is dropped, counted, and its permit given back."""
+    with running(tiny_bundle, max_queue_tokens=100_000_000, deadline_seconds=60) as server:
+        with httpx.Client(base_url=server.url) as http:
+
+            async def leave() -> None:
+                async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+                    asked = asyncio.create_task(client.post("/v1/screen", json={"texts": [LONG] * 20}))
+                    while metric((await client.get("/metrics")).text, "guard_queue_segments") == 0:
+                        assert not asked.done(), asked.result()
+                        await asyncio.sleep(0.002)
+                    asked.cancel()
+                    await asyncio.gather(asked, return_exceptions=True)
+
+            asyncio.run(leave())
+            end = time.monotonic() + 30
+            while metric(http.get("/metrics").text, "guard_dropped_total", reason="cancelled") == 0:
+                assert time.monotonic() < end, http.get("/metrics").text
+                time.sleep(0.01)
+            text = http.get("/metrics").text
+            assert metric(text, "guard_requests_in_flight") == 0
+            assert metric(text, "guard_queue_segments") == 0
+            assert http.post("/v1/screen", json={"texts": HARMFUL}).json()["decision"] == "block"
+        assert not [line for line in server.lines if "Traceback" in line]
+
+
+def _start(*options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "guard_server", "serve", "--port", "0", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env={"PATH": "/usr/bin", **variables})
+
+
+@pytest.mark.parametrize("case", ["no bundle", "damaged", "policy", "open address", "keys"])
+def test_a_start_that_cannot_succeed_fails_with_a_reason(tiny_bundle: Path, tmp_path: Path, case: str) -> None:
+    """A missing or damaged bundle, a wrong policy, an unsafe address and useless keys: one line, a code, no traceback."""
+    (tmp_path / "bad.yaml").write_text("policies: 1")
+    bundle = ["--bundle", str(tiny_bundle)]
+    given: dict[str, tuple[list[str], dict[str, str], int]] = {
+        "no bundle": (["--bundle", str(tmp_path / "missing")], {}, 3),
+        "damaged": (["--bundle", str(tmp_path)], {}, 3),
+        "policy": ([*bundle, "--policies", str(tmp_path / "bad.yaml")], {}, 2),
+        "open address": ([*bundle, "--host", "0.0.0.0"], {}, 2),
+        "keys": (bundle, {"GUARD_API_KEYS": keys(a="screen")[0]["a"]}, 2),
+    }
+    options, variables, code = given[case]
+    done = _start(*options, **variables)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("guard: ")
+    assert all(value not in done.stderr for name, value in variables.items() if name == "GUARD_API_KEYS")
+
+
+def test_a_port_that_is_taken_is_an_error(tiny_bundle: Path) -> None:
+    """A second server on one port ends with a code other than 0, and says why."""
+    with running(tiny_bundle) as server:
+        port = server.url.rpartition(":")[2]
+        done = _start("--bundle", str(tiny_bundle), "--port", port)
+        assert done.returncode not in {0, None}
+        assert "address already in use" in done.stderr
+        assert "Traceback" not in done.stderr

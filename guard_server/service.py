@@ -252,11 +252,12 @@ def _ref(active: Active) -> ModelRef:
     return ModelRef(name=active.spec.name, version=active.spec.version, digest=active.digest)
 
 
-def guard_of(request: Request) -> Guard:
+# Dependencies are async although they wait for nothing: FastAPI runs plain functions in a thread, at the cost of two changes.
+async def guard_of(request: Request) -> Guard:
     """The app's guard, for routes."""
     return cast("Guard", request.app.state.guard)
 
 
-def request_id_of(request: Request) -> str:
+async def request_id_of(request: Request) -> str:
     """The id that the request log gave."""
     return cast("str", request.state.request_id)

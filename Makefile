@@ -5,6 +5,7 @@
 #   make test        the test suite (< 10 min on 2 cores);  make test-full: the long tests too
 #   make lint        ruff and mypy;  make format: rewrite with ruff
 #   make bench       the benches; each writes bench/results/*.json and its table in docs/
+#   make bench-guard the guard's alone (half an hour; the last one needs TASKGATE_DATA)
 #   make bundle      train the guard's classifier again and build its bundle (TASKGATE_DATA: the labelled data's folder)
 #   make schemas     write schemas/*.json and docs/cli.md again from the code
 #   make clean       remove the environment and caches
@@ -28,7 +29,7 @@ LITELLM := $(VENV)-litellm
 LITELLM_STAMP := $(LITELLM)/.ok
 export TASKGATE_LITELLM ?= $(abspath $(LITELLM)/bin/litellm)
 
-.PHONY: demo guard test test-full lint format bench bundle schemas clean
+.PHONY: demo guard test test-full lint format bench bench-guard bundle schemas clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -75,6 +76,15 @@ bench: $(STAMP)
 	$(BIN)/python -m bench.generations_to_verdict
 	$(BIN)/python -m bench.gate_overhead
 	$(BIN)/python -m bench.judge_accuracy
+	$(MAKE) bench-guard
+
+bench-guard: $(STAMP)
+	$(BIN)/python -m bench.guard_throughput
+	$(BIN)/python -m bench.guard_latency
+	$(BIN)/python -m bench.guard_overload
+	$(BIN)/python -m bench.guard_reload
+	$(BIN)/python -m bench.guard_soak
+	$(BIN)/python -m bench.guard_long_texts
 
 BUNDLE ?= guard_server/bundles/default
 bundle: $(STAMP)

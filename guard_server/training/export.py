@@ -33,8 +33,9 @@ PARITY: Final = 1e-4
 OUTPUTS: Final = ("task", "harm", "category", "response")
 BATCHES: Final = (1, 3)
 LENGTHS: Final = (3, 9, 40, 160)
-LONGEST_WORD: Final = 100_000
-"""WordPiece makes one unknown token of a word that is longer: a text without spaces would be invisible."""
+LONGEST_WORD: Final = 2_000
+"""Characters. WordPiece makes one unknown token of a longer word, and a text without spaces would be invisible; windows are far
+shorter, also after normalisation. No more than that, because its time grows with the cube of a word's length."""
 Batch = dict[str, NDArray[np.int64]]
 
 

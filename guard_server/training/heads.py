@@ -68,9 +68,14 @@ class Batch:
 
     def worst(self, values: Tensor) -> Tensor:
         """The largest value over each example's windows, [examples, ...]; `values` is [windows, ...]."""
-        start = values.new_full((len(self.task), *values.shape[1:]), -torch.inf)
-        index = self.owner.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
-        return start.scatter_reduce(0, index, values, "amax")
+        return worst_of(values, self.owner, len(self.task))
+
+
+def worst_of(values: Tensor, owner: Tensor, count: int) -> Tensor:
+    """The largest value over the windows of each of `count` texts, [count, ...]; `values` is [windows, ...]."""
+    start = values.new_full((count, *values.shape[1:]), -torch.inf)
+    index = owner.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
+    return start.scatter_reduce(0, index, values, "amax")
 
 
 def batches(
@@ -222,12 +227,14 @@ def logits_of(heads: Heads, examples: Sequence[Example], bank: Bank) -> Logits:
 
 def _logits(heads: Heads, examples: Sequence[Example], bank: Bank) -> Logits:
     rows = [bank.rows[key(example)] for example in examples]
-    batch = batch_of(examples, np.ones(len(examples), dtype=np.float32), rows, list(range(len(examples))))
-    out: Outputs = heads(bank.pools(batch.rows))
+    owner = torch.tensor([place for place, part in enumerate(rows) for _ in part])
+    columns = torch.tensor([TASKS.index(example.text.task) for example in examples])
+    out: Outputs = heads(bank.pools(torch.tensor([row for part in rows for row in part])))
     starts = torch.tensor(np.cumsum([0, *map(len, rows[:-1])]))
-    own = out.harm.gather(1, batch.task[batch.owner].unsqueeze(1)).squeeze(1)
+    own = out.harm.gather(1, columns[owner].unsqueeze(1)).squeeze(1)
     # Windows of a text lie side by side: the first of those that reach the text's worst score.
     worst = [start + int(own[start : start + len(part)].argmax()) for start, part in zip(starts.tolist(), rows, strict=True)]
-    found = (out.task[starts], batch.worst(out.harm), out.category[worst], batch.worst(out.response))
+    count = len(examples)
+    found = (out.task[starts], worst_of(out.harm, owner, count), out.category[worst], worst_of(out.response, owner, count))
     task, harm, category, response = (part.double().numpy() for part in found)
     return Logits(task, harm, category, response)

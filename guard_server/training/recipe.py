@@ -24,7 +24,7 @@ class Texts(_Part):
     context_characters: PositiveInt = 240
     """How much of the prompt's end an answer is read together with."""
     max_tokens: PositiveInt = 256
-    wrapped: Share = Field(default=0.5, ge=0, le=1)
+    wrapped: Share = Field(default=1.0, ge=0, le=1)
     """Share of prompts that get a copy inside a request of another task."""
     diluted: Share = Field(default=0.3, ge=0, le=1)
     """Share of short harmful prompts that get a copy inside harmless filler, and of the fillers alone."""
@@ -46,9 +46,9 @@ class Texts(_Part):
 class HeadTraining(_Part):
     """Training of the heads on stored pools of the frozen encoder."""
 
-    epochs: PositiveInt = 8
+    epochs: PositiveInt = 4
     batch: PositiveInt = 256
-    rate: PositiveFloat = 1e-3
+    rate: PositiveFloat = 3e-3
     decay: float = Field(default=0.01, ge=0)
     smoothing: float = Field(default=0.05, ge=0, lt=0.5)
     """Of the harm and response labels."""
@@ -84,7 +84,7 @@ class Tuning(_Part):
 class Recipe(_Part):
     """A whole run."""
 
-    shape: Shape = Shape(layers=(-1, -2, -3), pools=("mean", "max"), hidden=256, dropout=0.2)
+    shape: Shape = Shape(layers=(-1,), pools=("mean", "max"), hidden=256, dropout=0.2)
     texts: Texts = Texts()
     heads: HeadTraining = HeadTraining()
     tuning: Tuning = Tuning()

@@ -1,4 +1,4 @@
-"""A second body of look-alikes: in, hand-written pairs from `text/contrast_*.yaml`; out, harmless rows, each with its harmful twin.
+"""More look-alikes: in, hand-written pairs from `text/contrast_*.yaml`; out, harmless rows, each with its harmful twin.
 
 A line of the files is `harmless || harmful`, or one sentence with `{harmless|harmful}` where the twins part, so that everything
 around it is the same on both sides. The alarming word and the longer text stand on either side.

@@ -17,7 +17,7 @@ from guard_server.training.rows import Row
 
 SHARE: Final = 0.6
 """Of rows that get a copy; the benign families have between one and two copies of three rows."""
-BARE: Final = ("twins_", "harmful_")
+BARE: Final = ("twins_", "harmful_", "contrast_")
 """Families written without openings and closings of their own."""
 
 

@@ -25,7 +25,7 @@ TOKENS = (32, 128, 512)
 TEXTS = 64
 BLOCK = 16
 """Texts after which the other one's turn comes: a change at every text would measure cold caches."""
-QUICK_SECONDS = 0.5
+QUICK_SECONDS = 0.3
 
 
 @dataclass

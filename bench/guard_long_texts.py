@@ -4,13 +4,14 @@
 
 Harmful prompts of labelled sets (TASKGATE_DATA, else ../shared/data; nothing of them is stored) overwrite a place in 32,000
 characters of filler, at eight offsets in three kinds. Windows that the attack does not touch score as in the filler alone and are
-not scored again. The decision is the server's own (`screening.judge`) over all windows; `--check` placements are screened
-whole by `screening.screen` too, and must agree. Aim: recall >= .95 of the same attacks' recall alone at the same target.
+not scored again. The decision is the server's own (`screening.judge`) over all windows; `--check` placements are sent
+whole to a server too, and must agree. Aim: recall >= .95 of the same attacks' recall alone at the same target.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,16 +21,16 @@ from pathlib import Path
 from random import Random
 from typing import Final, Literal
 
+from bench.guard_client import Connection, post
+from bench.guard_process import GuardProcess
 from bench.guard_report import Row, loaded, options, progress, published, shipped_policy
 from bench.results import ROOT
-from guard_server.batching import SessionPool
 from guard_server.bundle import Bundle
 from guard_server.classifier import OnnxModel, OnnxTokenizer
 from guard_server.labels import Direction, Task
-from guard_server.models import Classifier
 from guard_server.policy import Policy
 from guard_server.records import Encoded, Scores, Segment
-from guard_server.screening import Prepared, Screened, judge, prepare, screen
+from guard_server.screening import Prepared, Screened, judge, prepare
 from guard_server.training.material.documents import filler
 from guard_server.training.rows import Row as Labelled
 from guard_server.training.rows import read_file
@@ -68,6 +69,19 @@ class Placement:
     start: int
 
 
+class Remembering:
+    """A tokenizer that has read the filler's windows before: most of the time would go into reading them again."""
+
+    def __init__(self, tokenizer: OnnxTokenizer, host: Prepared) -> None:
+        self.max_tokens = tokenizer.max_tokens
+        self._tokenizer = tokenizer
+        self._known = {segment.text: encoded for segment, encoded in zip(host.segments, host.encoded, strict=True)}
+
+    def encode(self, text: str, *, context: str | None = None) -> Encoded:
+        """As the tokenizer's own; there is no context to a prompt."""
+        return self._known.get(text) or self._tokenizer.encode(text, context=context)
+
+
 class Reader:
     """A bundle that reads and judges texts as the server does."""
 
@@ -75,9 +89,10 @@ class Reader:
         self.bundle, self.policy = bundle, policy
         self.tokenizer, self.model = OnnxTokenizer(bundle), OnnxModel(bundle)
 
-    def prepare(self, text: str) -> Prepared:
-        """Segments and token ids."""
-        return prepare(text, None, self.policy, self.bundle.spec, self.tokenizer)
+    def prepare(self, text: str, host: Prepared | None = None) -> Prepared:
+        """Segments and token ids; of a text that holds most of another one."""
+        tokenizer = Remembering(self.tokenizer, host) if host else self.tokenizer
+        return prepare(text, None, self.policy, self.bundle.spec, tokenizer)
 
     def read(self, text: str) -> Read:
         """All segments scored; one thread."""
@@ -106,7 +121,8 @@ def hidden_text(host: str, attack: str, start: int) -> tuple[str, int]:
 def place(reader: Reader, placement: Placement) -> tuple[Read, frozenset[int]]:
     """The whole text, read; and which segments touch the attack. Only these are scored."""
     text, end = hidden_text(placement.host.text, placement.attack.text, placement.start)
-    host, prepared = placement.host, reader.prepare(text)
+    host = placement.host
+    prepared = reader.prepare(text, host.prepared)
     known: dict[Encoded, Scores] = dict(zip(host.prepared.encoded, host.scores, strict=True))
     scores = tuple(known.get(encoded) or reader.model.score_one(encoded) for encoded in prepared.encoded)
     touched = frozenset(at for at, segment in enumerate(prepared.segments) if _touches(segment, placement.start, end))
@@ -181,31 +197,25 @@ def placements(attacks: Sequence[Labelled], alone: Sequence[Read], hosts: dict[s
                 yield Placement(attack, read, kind, documents[(number * OFFSETS + offset) % len(documents)], start)
 
 
-def check(reader: Reader, chosen: Sequence[Placement], workers: int) -> int:
-    """Screen some placements whole by the server's own function and engine; raises `RuntimeError` where it decides otherwise."""
+def check(reader: Reader, chosen: Sequence[Placement], server: GuardProcess) -> None:
+    """Screen some placements whole over HTTP; raises `RuntimeError` where the server finds something else."""
 
-    async def all_of_them() -> int:
-        engine = SessionPool([reader.model] * workers, name="bench", max_queue_tokens=1_000_000)
-        active = Classifier(reader.bundle, reader.tokenizer, engine)
+    async def all_of_them() -> None:
         for placement in chosen:
             whole, _ = place(reader, placement)
             ours = reader.judge(whole, None)
-            deadline = asyncio.get_running_loop().time() + 600
-            theirs = await screen(
-                whole.text,
-                direction=Direction.PROMPT,
-                task=None,
-                context=None,
-                policy=reader.policy,
-                active=active,
-                deadline=deadline,
-            )
-            if (theirs.decision, theirs.score, theirs.segments) != (ours.decision, ours.score, ours.segments):
-                raise RuntimeError(f"the server finds {theirs.score} in {theirs.segments} segments, this bench {ours.score}")
-        await engine.close()
-        return len(chosen)
+            connection = await Connection.open(server.host, server.port)
+            reply = await connection.ask(post("/v1/screen", {"texts": whole.text}))
+            connection.close()
+            if reply.status != 200:
+                raise RuntimeError(f"the server answered {reply.status}: {reply.body[:200]!r}")
+            theirs = json.loads(reply.body)["results"][0]
+            if (theirs["decision"], theirs["score"], theirs["segments"]) != (ours.decision, ours.score, ours.segments):
+                raise RuntimeError(
+                    f"the server finds {theirs['score']} in {theirs['segments']} segments, this bench {ours.score}"
+                )
 
-    return asyncio.run(all_of_them())
+    asyncio.run(all_of_them())
 
 
 def count_all(reader: Reader, all_placements: Sequence[Placement], workers: int) -> dict[tuple[str, str], Tally]:
@@ -299,7 +309,7 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     )
     parser.add_argument("--attacks", type=int, default=500, help="attacks in all (default 500); each is placed 24 times")
     parser.add_argument("--documents", type=int, default=201, help="harmless documents in all (default 201)")
-    parser.add_argument("--check", type=int, default=12, help="placements that are also screened whole (default 12)")
+    parser.add_argument("--check", type=int, default=12, help="placements that a server screens whole, too (default 12)")
     arguments = parser.parse_args(argv)
     wanted, documents, checked = (3, 3, 1) if arguments.quick else (arguments.attacks, arguments.documents, arguments.check)
     bundle, workers = loaded(arguments.bundle), arguments.workers
@@ -309,7 +319,8 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     hosts = {kind: read_all(reader, fillers, workers, f"filler: {kind}") for kind, fillers in texts.items()}
     alone = read_all(reader, [attack.text for attack in attacks], workers, "attacks alone")
     placed = list(placements(attacks, alone, hosts))
-    check(reader, Random(SEED).sample(placed, checked), workers)
+    with GuardProcess(arguments.bundle, workers=workers, deadline_seconds="120") as server:
+        check(reader, Random(SEED).sample(placed, checked), server)
     rows = rows_of(count_all(reader, placed, workers), hosts, alarms_of(reader, hosts))
     published("guard_long_texts", arguments, bundle, rows, attacks=len(attacks), offsets=OFFSETS, checked_whole=checked)
     return list(rows)

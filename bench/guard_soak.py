@@ -160,7 +160,7 @@ def rows_of(warm: Usage, end: Usage, memory: Sequence[int], seen: Counter[str], 
 def main(argv: Sequence[str] | None = None) -> list[Row]:
     """Measure and write; gives the table's rows."""
     arguments = options(__doc__, seconds=600.0, meaning="seconds in all").parse_args(argv)
-    seconds = 4.0 if arguments.quick else arguments.seconds
+    seconds = 2.5 if arguments.quick else arguments.seconds
     bundle, seen, memory = loaded(arguments.bundle), Counter[str](), list[int]()
     with GuardProcess(arguments.bundle, workers=arguments.workers) as server, progress() as bar:
         address = (server.host, server.port)

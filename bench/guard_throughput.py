@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     parser = options(__doc__, seconds=4.0, meaning="seconds of one round")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each kind (default 5)")
     arguments = parser.parse_args(argv)
-    rounds, seconds = (1, 0.3) if arguments.quick else (arguments.rounds, arguments.seconds)
+    rounds, seconds = (1, 0.2) if arguments.quick else (arguments.rounds, arguments.seconds)
     bundle, policy = loaded(arguments.bundle), shipped_policy()
     tokenizer = OnnxTokenizer(bundle)
     rows: list[dict[str, object]] = []

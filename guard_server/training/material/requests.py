@@ -67,10 +67,11 @@ def answers(_: Random) -> Iterator[Row]:
     """Prompts with answers that decide; the category `benign` holds harmless prompts."""
     for group, categories in words("requests_answers").items():
         for category, pairs in categories.items():
-            for text, answer in pairs:
-                label = None if category == "benign" else Category(category)
+            label = None if category == "benign" else Category(category)
+            for text, *given in pairs:
                 prompt = row("requests_answers", text, Task.TEXT_GENERATION, "harmful" if label else "benign", category=label)
-                yield from answered("requests_answers", prompt, answer, ANSWERS[group])
+                for answer in given:
+                    yield from answered("requests_answers", prompt, answer, ANSWERS[group])
 
 
 FAMILIES: dict[str, Family] = {

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import fields
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -24,6 +25,7 @@ from guard_server.middleware import Admission, BodyLimit, RequestLog
 from guard_server.models import Classifier, EngineOptions, ModelSet, build_classifier
 from guard_server.policy import Policies, check_against
 from guard_server.routes import ROUTERS
+from guard_server.schemas import ErrorResponse
 from guard_server.service import Guard
 from guard_server.settings import Settings
 from guard_server.tracing import instrument
@@ -33,6 +35,23 @@ DESCRIPTION = (
 )
 
 
+ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"model": ErrorResponse, "description": what}
+    for status, what in {
+        400: "Not JSON.",
+        401: "No key, or an unknown one.",
+        403: "The key may not do this.",
+        404: "Unknown policy or route.",
+        409: "The bundle must not be served.",
+        413: "Body or text over the limit.",
+        422: "A field that cannot be used as given.",
+        429: "This key asks too often; see Retry-After.",
+        500: "The model failed.",
+        503: "Overloaded or not ready; see Retry-After.",
+        504: "Not done in time.",
+    }.items()
+}
+"""What any route may answer, for the OpenAPI document."""
 Build = Callable[[Bundle], Classifier]
 
 
@@ -62,7 +81,7 @@ def create_app(settings: Settings, policies: Policies, build: Build | None = Non
     )
     guard = app.state.guard = Guard(settings, models, policies, metrics, logger)
     for router in ROUTERS:
-        app.include_router(router)
+        app.include_router(router, responses=ERRORS)
     app.add_exception_handler(GuardError, on_guard_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
@@ -83,6 +102,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         guard.draining = True
         await asyncio.shield(guard.models.close())
+        guard.desk.close()
         if (provider := getattr(app.state, "tracer_provider", None)) is not None:
             await asyncio.to_thread(provider.shutdown)
 

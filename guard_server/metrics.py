@@ -49,7 +49,7 @@ class Metrics:
         self.views = Counter("guard_views", "Decoded views that were scored, by kind.", ["view"], registry=r)
         self.views_skipped = Counter("guard_views_skipped", "Views that a bound left unread, by kind.", ["view"], registry=r)
         self.prepare_seconds = Histogram(
-            "guard_prepare_duration_seconds", "Making views, windows and token ids of a text.", buckets=LATENCY, registry=r
+            "guard_prepare_duration_seconds", "Making views, windows and token ids of a request.", buckets=LATENCY, registry=r
         )
 
     def _engine(self, r: CollectorRegistry) -> None:
@@ -68,7 +68,7 @@ class Metrics:
             "guard_unread_parts", "Parts of requests that hold no text and were not screened.", ["kind"], registry=r
         )
         self.in_flight = Gauge("guard_requests_in_flight", "Permits taken.", registry=r)
-        self.shed = Counter("guard_shed", "Requests refused for want of a permit or of room in the queue.", registry=r)
+        self.shed = Counter("guard_shed", "Requests or items refused for want of a permit or of room.", registry=r)
         self.failures = Counter(
             "guard_failures", "Texts that could not be screened, and what was done.", ["kind", "action"], registry=r
         )
@@ -95,7 +95,6 @@ class Metrics:
         self.decisions.labels(direction, found.task, found.decision, "score").inc()
         self.score.labels(direction, found.task).observe(found.score)
         self.segments.observe(found.segments)
-        self.prepare_seconds.observe(found.prepare_seconds)
         # A view found inside another is counted for each, so that the label has as many values as there are decoders.
         for name in (part for view in found.views for part in view.split("+")):
             self.views.labels(name).inc()

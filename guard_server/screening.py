@@ -1,8 +1,8 @@
-"""The story of one text, on one screen: views, windows, token ids, scores, task, decision.
+"""The story of a request's texts, on one screen: views, windows, token ids, scores, task, decision.
 
     text -> views -> Segment* -> Encoded* -> engine -> Scores* -> task -> worst segment against its threshold -> Screened
 
-In: a text with its direction, the policy in force and a loaded bundle. Out: `Screened`. `prepare` (before the engine) and `judge`
+In: subjects, the policy in force and a loaded bundle. Out: one `Screened` each. `prepare` (before the engine) and `judge`
 (after it) are pure; only `screen` waits and reads the clock. Whatever cannot be screened whole is an error, never a guess.
 """
 
@@ -11,20 +11,20 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Final, Protocol
 
 from guard_server.bundle_spec import BundleSpec
-from guard_server.errors import DeadlineExceededError, InferenceFailedError, TooLargeError
+from guard_server.desk import Desk, too_late
+from guard_server.errors import InferenceFailedError, TooLargeError
 from guard_server.labels import CATEGORIES, TASKS, Category, Decision, Direction, Task
 from guard_server.policy import Policy, Thresholds, thresholds
 from guard_server.records import Encoded, Engine, Scores, Segment, Tokenizer
 from guard_server.views import Skipped, View, views
 from guard_server.windows import fit, windows
 
-INLINE_CHARACTERS: Final = 2000
-"""Longer texts are prepared in a thread, so that the event loop is not held for longer than a few milliseconds."""
 LIKELY_SHARE: Final = 0.5
 """A task at least so probable, compared with the most probable one, is likely too."""
 _LONE_SURROGATES: Final = re.compile("[\ud800-\udfff]")
@@ -49,6 +49,20 @@ class Active(Protocol):
     @property
     def digest(self) -> str:
         """Of the bundle, hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One text to screen."""
+
+    text: str
+    direction: Direction = Direction.PROMPT
+    task: Task | None = None
+    """None: the model says."""
+    context: str | None = None
+    """For an answer: the prompt."""
+    already: int = 0
+    """Segments of the same text that were scored before (a stream's windows): the thresholds count them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,39 +116,57 @@ class Screened:
     """Digest."""
     characters_read: int = 0
     """By the decoders: what looking for views cost."""
-    prepare_seconds: float = 0.0
-    queue_seconds: float = 0.0
-    inference_seconds: float = 0.0
 
 
-async def screen(
-    text: str,
-    *,
-    direction: Direction,
-    task: Task | None,
-    context: str | None,
-    policy: Policy,
-    active: Active,
-    deadline: float,
-    already: int = 0,
-) -> Screened:
-    """Screen one text whole. `task` None: the model says; `context`: for an answer, its prompt; `deadline` on the loop's clock.
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One request's texts, in order, and where the time went, in seconds."""
 
-    `already`: segments of the same request that were scored before, which the thresholds have to count (a stream's windows).
-    Raises `TooLargeError`, `DeadlineExceededError`, and what the engine raises.
+    screened: list[Screened]
+    prepare_seconds: float
+    queue_seconds: float
+    inference_seconds: float
+
+
+async def screen(subjects: Sequence[Subject], *, policy: Policy, active: Active, deadline: float, desk: Desk) -> Done:
+    """Screen the texts of one request, each whole and judged by itself; `deadline` on the loop's clock.
+
+    Raises `TooLargeError`, `OverloadedError`, `DeadlineExceededError`, and what the engine raises.
     """
+    loop = asyncio.get_running_loop()
     began = time.perf_counter()
-    work = partial(prepare, text, context if direction is Direction.RESPONSE else None, policy, active.spec, active.tokenizer)
-    long = max(len(text), len(context or "")) > INLINE_CHARACTERS
-    prepared = await asyncio.to_thread(work) if long else work()
-    if asyncio.get_running_loop().time() >= deadline:
-        raise DeadlineExceededError("the deadline passed before the text could be queued")
+
+    def work() -> list[Prepared]:
+        found = []
+        for s in subjects:
+            if loop.time() >= deadline:
+                raise too_late()
+            context = s.context if s.direction is Direction.RESPONSE else None
+            found.append(prepare(s.text, context, policy, active.spec, active.tokenizer))
+        return found
+
+    characters = sum(len(s.text) + len(s.context or "") for s in subjects)
+    prepared = await desk.run(work, characters=characters, deadline=deadline)
+    if loop.time() >= deadline:
+        raise too_late()
     prepare_seconds = time.perf_counter() - began
-    scores, timing = await active.engine.score(prepared.encoded, deadline=deadline)
-    judged = judge(
-        prepared, scores, direction=direction, task=task, policy=policy, spec=active.spec, bundle=active.digest, already=already
-    )
-    return replace(judged, prepare_seconds=prepare_seconds, queue_seconds=timing.queued, inference_seconds=timing.inference)
+    # One call for all: a request has one place in the queue, and one that can never fit is told so.
+    scores, timing = await active.engine.score([e for p in prepared for e in p.encoded], deadline=deadline)
+    rest = iter(scores)
+    judged = [
+        judge(
+            p,
+            list(islice(rest, len(p.segments))),
+            direction=s.direction,
+            task=s.task,
+            policy=policy,
+            spec=active.spec,
+            bundle=active.digest,
+            already=s.already,
+        )
+        for p, s in zip(prepared, subjects, strict=True)
+    ]
+    return Done(judged, prepare_seconds, timing.queued, timing.inference)
 
 
 def prepare(text: str, context: str | None, policy: Policy, spec: BundleSpec, tokenizer: Tokenizer) -> Prepared:

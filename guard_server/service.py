@@ -13,7 +13,9 @@ from typing import Final, cast
 
 from starlette.requests import Request
 
+from guard_server.desk import Desk
 from guard_server.errors import (
+    BadRequestError,
     DeadlineExceededError,
     GuardError,
     InferenceFailedError,
@@ -27,26 +29,12 @@ from guard_server.metrics import Metrics
 from guard_server.models import ModelSet
 from guard_server.policy import Policies, Policy
 from guard_server.schemas import ModelRef
-from guard_server.screening import Active, Screened, screen
+from guard_server.screening import Active, Screened, Subject, screen
 from guard_server.settings import Settings
 
 FAILURES: Final = (OverloadedError, DeadlineExceededError, InferenceFailedError, NotReadyError)
 """What `on_failure` decides about: the guard's own inability, never a fault of the request."""
 RETRY_SECONDS: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """One text to screen."""
-
-    text: str
-    direction: Direction = Direction.PROMPT
-    task: Task | None = None
-    """None: the model says."""
-    context: str | None = None
-    """For an answer: the prompt."""
-    already: int = 0
-    """Segments of the same text that were scored before (a stream's windows): the thresholds count them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +97,7 @@ class Guard:
     policies: Policies
     metrics: Metrics
     logger: Logger
+    desk: Desk = field(default_factory=Desk)
     draining: bool = False
     _taken: int = 0
     _shadows: set[asyncio.Task[None]] = field(default_factory=set)
@@ -120,38 +109,51 @@ class Guard:
         """When a request that comes now must be answered, on the loop's clock."""
         return asyncio.get_running_loop().time() + self.settings.deadline_seconds
 
-    async def screen(
-        self, route: str, subjects: Sequence[Subject], policy_name: str | None = None, deadline: float | None = None
-    ) -> Answer:
-        """Screen all subjects of one request under one permit, one deadline (none given: from now) and one bundle."""
-        policy = self.policies.choose(route, policy_name)
-        if len(subjects) > self.settings.max_texts:
-            raise TooLargeError(f"a request may hold {self.settings.max_texts} texts, found {len(subjects)}", field="texts")
-        began = time.perf_counter()
+    async def screen(self, route: str, subjects: Sequence[Subject], policy_name: str | None = None) -> Answer:
+        """Screen all subjects of one request under one permit, one deadline and one bundle."""
+        (answer,) = await self.screen_batch(route, [(subjects, policy_name)])
+        if isinstance(answer, GuardError):
+            raise answer
+        return answer
+
+    async def screen_batch(self, route: str, items: Sequence[tuple[Sequence[Subject], str | None]]) -> list[Answer | GuardError]:
+        """Screen several items, each with its policy, as one request: one permit, one deadline; an item's error stands for it."""
+        texts = sum(len(subjects) for subjects, _ in items)
+        if texts > self.settings.max_texts:
+            raise TooLargeError(f"a request may hold {self.settings.max_texts} texts, found {texts}", field="texts")
+        deadline = asyncio.get_running_loop().time() + self.settings.deadline_seconds
         try:
             with self.permit():
-                async with self.models.lease() as active:
-                    found = await self._all(active, policy, subjects, deadline or self.deadline())
-                    self._shadow(policy, subjects, found)
-                    model = _ref(active)
+                work = [self._screen(route, subjects, name, deadline) for subjects, name in items]
+                return [await work[0]] if len(work) == 1 else list(await asyncio.gather(*work))
+        except OverloadedError as error:
+            return [self._failed(error, route, subjects, name) for subjects, name in items]
+
+    async def _screen(self, route: str, subjects: Sequence[Subject], name: str | None, deadline: float) -> Answer | GuardError:
+        if not subjects:
+            return BadRequestError("nothing to screen: no text, or no message of this direction")
+        began = time.perf_counter()
+        try:
+            policy = self.policies.choose(route, name)
+            async with self.models.lease() as active:
+                done = await screen(subjects, policy=policy, active=active, deadline=deadline, desk=self.desk)
+                model = _ref(active)
         except FAILURES as error:
-            return self._failed(error, route, policy, subjects)
-        answer = Answer(
-            [Outcome(s.decision, subject.direction, s) for s, subject in zip(found, subjects, strict=True)],
-            policy.name,
-            model,
-            sum(s.queue_seconds for s in found),
-            sum(s.inference_seconds for s in found),
-            time.perf_counter() - began,
-        )
+            return self._failed(error, route, subjects, name)
+        except GuardError as error:
+            return error
+        outcomes = [Outcome(s.decision, subject.direction, s) for s, subject in zip(done.screened, subjects, strict=True)]
+        seconds = time.perf_counter() - began
+        answer = Answer(outcomes, policy.name, model, done.queue_seconds, done.inference_seconds, seconds)
+        self.metrics.prepare_seconds.observe(done.prepare_seconds)
         self._record(answer, subjects)
+        self._shadow(policy, subjects, done.screened)
         return answer
 
     @contextmanager
     def permit(self) -> Iterator[None]:
         """One of the permits; tried, never awaited, so that what can't be served soon is refused at once."""
         if self._taken >= self.settings.max_requests:
-            self.metrics.shed.inc()
             raise OverloadedError(f"{self._taken} requests are being screened already", retry_after=RETRY_SECONDS)
         self._taken += 1
         self.metrics.in_flight.set(self._taken)
@@ -166,38 +168,21 @@ class Guard:
         self.metrics.unread.labels(kind).inc(count)
         self.logger.warning("unread", part=kind, count=count)
 
-    async def _all(self, active: Active, policy: Policy, subjects: Sequence[Subject], deadline: float) -> list[Screened]:
-        work = [
-            screen(
-                s.text,
-                direction=s.direction,
-                task=s.task,
-                context=s.context,
-                policy=policy,
-                active=active,
-                deadline=deadline,
-                already=s.already,
-            )
-            for s in subjects
-        ]
-        if len(work) == 1:
-            return [await work[0]]
+    def _failed(self, error: GuardError, route: str, subjects: Sequence[Subject], name: str | None) -> Answer | GuardError:
+        """What the policy says of texts that could not be screened: the error, or an answer that lets them pass and says so."""
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one) for one in work]
-        except* GuardError as errors:
-            # The first one decides; the group has cancelled the others, so their work leaves the queue.
-            raise _first(errors) from None
-        return [task.result() for task in tasks]
-
-    def _failed(self, error: GuardError, route: str, policy: Policy, subjects: Sequence[Subject]) -> Answer:
+            policy = self.policies.choose(route, name)
+        except GuardError as unknown:
+            return unknown
         action = self.policies.on_failure(route, policy)
+        if isinstance(error, OverloadedError):
+            self.metrics.shed.inc()
         self.metrics.failures.labels(error.kind, action).inc(len(subjects))
         self.logger.warning(
             "not screened", kind=error.kind, reason=error.message, action=action, texts=len(subjects), route=route
         )
         if action == "closed":
-            raise error
+            return error
         for subject in subjects:
             self.metrics.decisions.labels(subject.direction, subject.task or "unknown", Decision.ALLOW, "failure").inc()
         failure = f"{error.kind}: {error.message}"
@@ -229,23 +214,20 @@ class Guard:
         task.add_done_callback(self._shadows.discard)
 
     async def _compare(self, policy: Policy, subjects: list[Subject], found: list[Screened]) -> None:
+        deadline = asyncio.get_running_loop().time() + self.settings.deadline_seconds
         try:
             async with self.models.lease_shadow() as active:
                 if active is None:
                     return
-                others = await self._all(active, policy, subjects, self.deadline())
-                for other, ours in zip(others, found, strict=True):
-                    agreement = "same" if other.decision is ours.decision else f"{ours.decision}_to_{other.decision}"
-                    self.metrics.shadow.labels(agreement).inc()
-                    self.metrics.shadow_difference.observe(abs(other.score - ours.score))
+                done = await screen(subjects, policy=policy, active=active, deadline=deadline, desk=self.desk)
         except GuardError as error:
             self.metrics.shadow.labels("failed").inc()
             self.logger.debug("shadow", kind=error.kind, reason=error.message)
-
-
-def _first(errors: BaseExceptionGroup[GuardError]) -> GuardError:
-    inner = errors.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+            return
+        for other, ours in zip(done.screened, found, strict=True):
+            agreement = "same" if other.decision is ours.decision else f"{ours.decision}_to_{other.decision}"
+            self.metrics.shadow.labels(agreement).inc()
+            self.metrics.shadow_difference.observe(abs(other.score - ours.score))
 
 
 def _ref(active: Active) -> ModelRef:

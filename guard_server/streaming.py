@@ -1,8 +1,8 @@
 """Holding a text back until it is screened, while it is still being written.
 
 Pure: chunks in, windows to screen and released text out. A window is cut whenever the text has grown by a stride, so each is
-screened once; what lies before the screened part's end less the overlap is released, because a span of harm that began earlier would
-have lain whole in a screened window. At the end the rest is screened, and only then released.
+screened once; what lies before the screened part's end less the overlap is released, because a span of harm that began earlier
+would have lain whole in a screened window. At the end the rest is screened, and only then released.
 """
 
 from dataclasses import dataclass

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from guard_server.labels import Decision, Direction, Task
 from guard_server.schemas import Message
-from guard_server.service import Guard, Outcome, Subject, guard_of
+from guard_server.screening import Subject
+from guard_server.service import Guard, Outcome, guard_of
 
 ROUTE: Final = "/beta/litellm_basic_guardrail_api"
 router = APIRouter(tags=["LiteLLM"])

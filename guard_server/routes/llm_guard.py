@@ -9,7 +9,8 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from guard_server.labels import Decision, Direction
-from guard_server.service import Guard, Outcome, Subject, guard_of
+from guard_server.screening import Subject
+from guard_server.service import Guard, Outcome, guard_of
 
 ANALYZE_PROMPT: Final = "/analyze/prompt"
 ANALYZE_OUTPUT: Final = "/analyze/output"

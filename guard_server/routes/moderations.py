@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from guard_server.errors import BadRequestError
 from guard_server.labels import OPENAI_MEMBERS, OPENAI_NOT_ASSESSED, Decision, Direction, Task
-from guard_server.service import Guard, Outcome, Subject, guard_of, request_id_of
+from guard_server.screening import Subject
+from guard_server.service import Guard, Outcome, guard_of, request_id_of
 
 ROUTE: Final = "/v1/moderations"
 router = APIRouter(tags=["OpenAI"])

@@ -1,13 +1,11 @@
 """The guard's own contract: `POST /v1/screen` and `POST /v1/screen/batch`."""
 
-import asyncio
-from collections.abc import Coroutine
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request
 
 from guard_server.cancellation import unless_disconnected
-from guard_server.errors import BadRequestError, GuardError, TooLargeError
+from guard_server.errors import GuardError
 from guard_server.labels import Direction, Task
 from guard_server.schemas import (
     BatchRequest,
@@ -23,13 +21,15 @@ from guard_server.schemas import (
     TextResult,
     Timings,
 )
-from guard_server.screening import Screened
-from guard_server.service import Answer, Guard, Outcome, Subject, guard_of, request_id_of
+from guard_server.screening import Screened, Subject
+from guard_server.service import Answer, Guard, Outcome, guard_of, request_id_of
 
 SCREEN: Final = "/v1/screen"
 BATCH: Final = "/v1/screen/batch"
 PROMPT_ROLES: Final = frozenset({"user", "tool", "function"})
 """Whose messages are screened with direction `prompt`: people's and tools'. System and developer texts are the operator's."""
+Indexed = tuple[int, Subject, int]
+"""A text with its index in the request, and how many parts of its message hold no text."""
 router = APIRouter(tags=["guard"])
 
 Details = Annotated[bool, Query(description="Give the score of every segment.")]
@@ -44,7 +44,9 @@ async def screen_texts(
     details: Details = False,
 ) -> ScreenResponse:
     """Screen texts, or the messages of a chat; the worst result is the decision."""
-    return await unless_disconnected(request, _one(guard, item, SCREEN, request_id, details))
+    indexed = _subjects(item)
+    answer = await unless_disconnected(request, guard.screen(SCREEN, *_plain(indexed, item)))
+    return _response(guard, answer, indexed, item, request_id, details)
 
 
 @router.post(BATCH)
@@ -56,30 +58,27 @@ async def screen_batch(
     details: Details = False,
 ) -> BatchResponse:
     """Screen several items; an item that fails says so beside the others."""
-    if len(body.items) > guard.settings.max_texts:
-        raise TooLargeError(f"a batch may hold {guard.settings.max_texts} items, found {len(body.items)}", field="items")
-    # One deadline, so that the items don't count as waiting before each other.
-    deadline = guard.deadline()
-    work = [_item(guard, index, item, f"{request_id}-{index}", details, deadline) for index, item in enumerate(body.items)]
-    return BatchResponse(id=request_id, results=await unless_disconnected(request, _together(work)))
+    indexed = [_subjects(item) for item in body.items]
+    work = guard.screen_batch(BATCH, [_plain(found, item) for found, item in zip(indexed, body.items, strict=True)])
+    answers = await unless_disconnected(request, work)
+    results = []
+    for index, (answer, found, item) in enumerate(zip(answers, indexed, body.items, strict=True)):
+        if isinstance(answer, GuardError):
+            error = ItemError(type=answer.kind, message=answer.message, status=answer.status)
+            results.append(BatchResult(index=index, error=error))
+        else:
+            response = _response(guard, answer, found, item, f"{request_id}-{index}", details)
+            results.append(BatchResult(index=index, answer=response))
+    return BatchResponse(id=request_id, results=results)
 
 
-async def _together(work: list[Coroutine[None, None, BatchResult]]) -> list[BatchResult]:
-    return list(await asyncio.gather(*work))
+def _plain(indexed: list[Indexed], item: ScreenItem) -> tuple[list[Subject], str | None]:
+    return [subject for _, subject, _ in indexed], item.policy
 
 
-async def _item(guard: Guard, index: int, item: ScreenItem, request_id: str, details: bool, deadline: float) -> BatchResult:
-    try:
-        return BatchResult(index=index, answer=await _one(guard, item, BATCH, request_id, details, deadline))
-    except GuardError as error:
-        return BatchResult(index=index, error=ItemError(type=error.kind, message=error.message, status=error.status))
-
-
-async def _one(
-    guard: Guard, item: ScreenItem, route: str, request_id: str, details: bool, deadline: float | None = None
+def _response(
+    guard: Guard, answer: Answer, indexed: list[Indexed], item: ScreenItem, request_id: str, details: bool
 ) -> ScreenResponse:
-    indexed = _subjects(item)
-    answer = await guard.screen(route, [subject for _, subject, _ in indexed], item.policy, deadline)
     if unread := sum(parts for _, _, parts in indexed):
         guard.unread("part", unread)
     results = [
@@ -91,19 +90,16 @@ async def _one(
     )
 
 
-def _subjects(item: ScreenItem) -> list[tuple[int, Subject, int]]:
+def _subjects(item: ScreenItem) -> list[Indexed]:
     """Each text with its index and the number of its parts that hold no text."""
     task = None if item.task == "auto" else item.task
     if item.texts is not None:
         texts = [item.texts] if isinstance(item.texts, str) else item.texts
         return [(i, Subject(text, item.direction, task, item.prompt), 0) for i, text in enumerate(texts)]
-    found = list(_from_messages(item.messages or [], item.direction, task))
-    if not found:
-        raise BadRequestError(f"no message to screen with direction {item.direction}", field="messages")
-    return found
+    return list(_from_messages(item.messages or [], item.direction, task))
 
 
-def _from_messages(messages: list[Message], direction: Direction, task: Task | None) -> list[tuple[int, Subject, int]]:
+def _from_messages(messages: list[Message], direction: Direction, task: Task | None) -> list[Indexed]:
     found, asked = [], None
     for index, message in enumerate(messages):
         if direction is Direction.PROMPT and message.role in PROMPT_ROLES:

@@ -25,7 +25,8 @@ from starlette.types import Receive, Scope, Send
 from guard_server.answers import KINDS, error_body
 from guard_server.errors import BadRequestError, GuardError, NotReadyError, TooLargeError
 from guard_server.labels import Decision, Direction, Task
-from guard_server.service import Guard, Outcome, Subject, guard_of, request_id_of
+from guard_server.screening import Subject
+from guard_server.service import Guard, Outcome, guard_of, request_id_of
 from guard_server.streaming import Due, Holdback
 
 ROUTE: Final = "/v1/screen/stream"

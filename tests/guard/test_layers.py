@@ -19,6 +19,7 @@ LAYERS: dict[str, int] = {
     "lookalikes": 1,
     "cancellation": 1,
     "tracing": 1,
+    "desk": 2,
     "schemas": 2,
     "windows": 2,
     "streaming": 2,

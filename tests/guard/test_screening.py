@@ -11,16 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guard_server.bundle import load_bundle
+from guard_server.desk import INLINE_CHARACTERS, Desk
 from guard_server.errors import DeadlineExceededError, InferenceFailedError, TooLargeError
 from guard_server.labels import Category, Decision, Direction, Task
 from guard_server.models import EngineOptions, build_classifier
 from guard_server.policy import Policies, Policy, load_policies, parse_policies
 from guard_server.records import Encoded, Scores, Segment
 from guard_server.screening import (
-    INLINE_CHARACTERS,
     Active,
     Prepared,
     Screened,
+    Subject,
     cut_context,
     judge,
     likely_tasks,
@@ -49,9 +50,9 @@ def run(
 
     async def go() -> Screened:
         deadline = asyncio.get_running_loop().time() + seconds
-        return await screen(
-            text, direction=direction, task=task, context=context, policy=policy, active=active or Steered(), deadline=deadline
-        )
+        subject = Subject(text, direction, task, context)
+        done = await screen([subject], policy=policy, active=active or Steered(), deadline=deadline, desk=Desk())
+        return done.screened[0]
 
     return asyncio.run(go())
 
@@ -289,11 +290,8 @@ def test_the_event_loop_turns_while_a_long_text_is_prepared() -> None:
                 await asyncio.sleep(0)
 
         counting = asyncio.create_task(other())
-        work = screen(
-            "words and more " * 4000, direction=Direction.PROMPT, task=None, context=None, policy=DEFAULT, active=Steered(),
-            deadline=math.inf,
-        )  # fmt: skip
-        await work
+        subject = Subject("words and more " * 4000)
+        await screen([subject], policy=DEFAULT, active=Steered(), deadline=asyncio.get_running_loop().time() + 60, desk=Desk())
         done.set()
         await counting
         return turns
@@ -310,14 +308,14 @@ def test_neighbours_do_not_change_a_decision(tiny_bundle: Path) -> None:
         loaded = build_classifier(bundle, EngineOptions(workers=2))
         active = Steered(spec=bundle.spec, tokenizer=loaded.tokenizer, engine=loaded.engine, digest=bundle.digest)  # type: ignore[arg-type]
         ends = asyncio.get_running_loop().time() + 60
-        work = [
-            screen(t, direction=Direction.PROMPT, task=None, context=None, policy=DEFAULT, active=active, deadline=ends)
-            for t in (*texts, *texts)
-        ]
-        alone = [await one for one in work[: len(texts)]]
-        together = await asyncio.gather(*work[len(texts) :])
+        desk = Desk()
+        work = [screen([Subject(t)], policy=DEFAULT, active=active, deadline=ends, desk=desk) for t in (*texts, *texts)]
+        alone = [(await one).screened[0] for one in work[: len(texts)]]
+        together = [done.screened[0] for done in await asyncio.gather(*work[len(texts) :])]
+        one_request = await screen([Subject(t) for t in texts], policy=DEFAULT, active=active, deadline=ends, desk=desk)
         await loaded.engine.close()
-        return alone, list(together)
+        assert [found.scored for found in one_request.screened] == [found.scored for found in alone]
+        return alone, together
 
     alone, together = asyncio.run(go())
     assert [found.scored for found in alone] == [found.scored for found in together]

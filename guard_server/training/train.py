@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 from guard_server.labels import Direction, Task
 from guard_server.training.batches import Example, copies, plain
 from guard_server.training.embed import bank_of
-from guard_server.training.folds import FOLDS, assign
+from guard_server.training.folds import FOLDS, assign, kinds_of
 from guard_server.training.heads import Bank, logits_of, train_heads
 from guard_server.training.material import generate
 from guard_server.training.material.documents import KINDS, filler
@@ -114,7 +114,7 @@ def train(run: Run, frozen: Bank) -> GuardModel:
 
 def out_of_fold(run: Run, frozen: Bank) -> Scored:
     """Every text's logits by a model of the same recipe that had not seen its set."""
-    where = assign({example.text.dataset for example in run.corpus.score})
+    where = assign(kinds_of(example.text for example in run.corpus.score))
     parts = list(_folds(run, frozen, where))
     return Scored(tuple(text for part in parts for text in part.texts), Logits.joined([part.logits for part in parts]))
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from guard_server.labels import Task
-from guard_server.training.folds import FOLDS, assign
+from guard_server.training.folds import FOLDS, assign, kinds_of
 from guard_server.training.rows import Row, read_folder
+from guard_server.training.scored import texts_of
 from guard_server.training.sources import SOURCES, clean, covered, normalised, read_sources
 
 
@@ -77,13 +78,20 @@ def test_folds_leave_out_each_set_once(shared_data: Path) -> None:
     named = [name for fold in FOLDS for name in fold]
     assert sorted(named) == sorted(SOURCES)
     found = read_sources(shared_data)
-    where = assign({r.dataset for r in found.training})
+    where = assign(kinds_of(texts_of(found.training)))
     for at in range(len(FOLDS)):
         assert {r.label for r in found.training if where[r.dataset] == at} >= {"harmful", "benign"}
 
 
+def test_own_families_of_one_kind_leave_apart() -> None:
+    """Two own families of a kind leave in different folds, and neither with a foreign set of that kind."""
+    kinds = {"advbench": {"a": 100}, "own_a": {"a": 60}, "own_b": {"a": 50}, "own_c": {"b": 10}}
+    where = assign(kinds)
+    assert where["advbench"] == 0
+    assert len({where["advbench"], where["own_a"], where["own_b"]}) == 3
+
+
 def test_unknown_foreign_set_has_no_fold() -> None:
-    """A foreign set that stands in no fold is an error, an own family never is."""
-    assert assign(["own_b", "own_a"]) == {"own_a": 0, "own_b": 1}
+    """A foreign set that stands in no fold is an error."""
     with pytest.raises(ValueError, match="in no fold"):
-        assign(["something_else"])
+        assign({"something_else": {"a": 1}})

@@ -212,3 +212,29 @@ class ModelsResponse(_Wire):
     bundles: list[BundleEntry]
     policies: list[str]
     policies_digest: str
+
+
+class ErrorField(_Wire):
+    """A field of the request that does not fit."""
+
+    field: str
+    message: str
+
+
+class ErrorInfo(_Wire):
+    """What went wrong."""
+
+    type: str
+    """The kind of error: `bad_request`, `overloaded`, ..."""
+    message: str
+    param: str | None
+    """The field, where it is about one."""
+    request_id: str
+    fields: list[ErrorField] = Field(default_factory=list)
+    """Every field that does not fit, where the body was refused."""
+
+
+class ErrorResponse(_Wire):
+    """The one shape of every error, on every route."""
+
+    error: ErrorInfo

@@ -9,7 +9,18 @@ from guard_server.training.material.base import Family
 from guard_server.training.material.reframed import with_copies
 from guard_server.training.rows import Row
 
-MODULES: Final = ("general", "tasks", "languages", "twins", "harmful", "documents", "answers", "contrast", "requests", "assistant")
+MODULES: Final = (
+    "general",
+    "tasks",
+    "languages",
+    "twins",
+    "harmful",
+    "documents",
+    "answers",
+    "contrast",
+    "requests",
+    "assistant",
+)
 """The modules of this folder that list families."""
 
 

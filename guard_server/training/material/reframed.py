@@ -17,7 +17,7 @@ from guard_server.training.rows import Row
 
 SHARE: Final = 0.6
 """Of rows that get a copy; the benign families have between one and two copies of three rows."""
-BARE: Final = ("twins_", "harmful_", "contrast_")
+BARE: Final = ("twins_", "harmful_", "contrast_", "requests_")
 """Families written without openings and closings of their own."""
 
 
@@ -25,7 +25,13 @@ def with_copies(name: str, rows: Iterable[Row], rng: Random) -> Iterator[Row]:
     """The rows of a family, each followed by its copy where it gets one."""
     for given in rows:
         yield given
-        if name.startswith(BARE) and given.label is not None and len(given.text) <= LONG and rng.random() < SHARE:
+        if (
+            name.startswith(BARE)
+            and given.label is not None
+            and given.response is None
+            and len(given.text) <= LONG
+            and rng.random() < SHARE
+        ):
             text = _reframed(given, rng)
             if text != given.text:
                 yield row(

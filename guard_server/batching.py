@@ -29,8 +29,8 @@ from guard_server.records import Encoded, Scores, Timing
 DropReason = Literal["cancelled", "deadline", "failed", "closing"]
 _SMOOTHING: Final = 0.1
 _AHEAD: Final = 0.25
-"""Share of a request's time that may already wait before it. As all requests advance in turn, it is answered after about twice
-that work at a steady load. Without this bound a full queue gives every request a part of its scores, and nearly none all in time.
+"""Share of a request's time that the work before it may take. All requests advance in turn, so that later ones delay it
+too: at a steady load it takes about twice that. Without this bound a full queue scores a part of each and nearly none in time.
 """
 _SHORTEST_RETRY, _LONGEST_RETRY, _UNKNOWN_RETRY = 0.1, 60.0, 1.0
 

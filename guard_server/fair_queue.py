@@ -96,8 +96,13 @@ class FairQueue:
         return self.tokens + tokens <= self.max_tokens
 
     def tokens_before(self, request: Request) -> int:
-        """Tokens that wait and were promised sooner: what has the same deadline is of the same call."""
-        return sum(r.waiting_tokens() for r in self._requests if r.deadline < request.deadline - _SAME_CALL)
+        """Tokens that come before the request's last segment if no more arrive: of each other one, as many segments as it has.
+
+        Only what was promised sooner counts: what has the same deadline is of the same call.
+        """
+        turns = len(request.segments)
+        others = (r for r in self._requests if r.deadline < request.deadline - _SAME_CALL)
+        return sum(len(segment) for r in others for segment in r.segments[r.begun : r.begun + turns])
 
     def push(self, request: Request) -> None:
         """Queue a request that fits, behind the others' turns."""

@@ -10,8 +10,10 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -156,6 +158,8 @@ class ModelSet:
         self._current: _Slot | None = None
         self._previous: _Slot | None = None
         self._shadow: _Slot | None = None
+        # One thread for all loads: the allocator keeps freed memory by thread, and a model's would stay with each of them.
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="guard-load")
         self._changing = asyncio.Lock()
         self._last_error: str | None = None
         self._closed = False
@@ -222,6 +226,7 @@ class ModelSet:
                 self._retire(slot)
             self._current = self._previous = self._shadow = None
         await asyncio.gather(*self._closings)
+        self._loader.shutdown(wait=False)
 
     async def _load(self, folder: Path, accept: Accept | None) -> Bundle:
         async with self._changing:
@@ -253,10 +258,12 @@ class ModelSet:
         return _Slot(classifier)
 
     async def _built(self, folder: Path, accept: Accept | None) -> Classifier:
-        bundle = await asyncio.to_thread(load_bundle, folder, public_key=self._public_key, require_signed=self._require_signed)
+        loop = asyncio.get_running_loop()
+        verify = partial(load_bundle, folder, public_key=self._public_key, require_signed=self._require_signed)
+        bundle = await loop.run_in_executor(self._loader, verify)
         if accept is not None:
             accept(bundle.spec)
-        classifier = await asyncio.to_thread(self._build, bundle)
+        classifier = await loop.run_in_executor(self._loader, self._build, bundle)
         try:
             await self_test(classifier, seconds=self._self_test_seconds)
         except BaseException:

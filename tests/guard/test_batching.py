@@ -369,33 +369,32 @@ def test_the_time_to_retry_after_follows_the_pace() -> None:
     assert asyncio.run(run()) == pytest.approx(20)
 
 
-@pytest.mark.parametrize(("deadline", "taken"), [(20.0, True), (21.0, False), (39.0, False), (41.0, True)])
-def test_work_that_would_come_too_late_is_refused_at_once(deadline: float, taken: bool) -> None:
-    """With 10 s of work waiting, a request is taken where that is at most a quarter of its time, or is of the same call."""
+@pytest.mark.parametrize(
+    ("segments", "deadline", "taken"), [(5, 20.0, True), (5, 21.0, False), (9, 39.0, False), (5, 41.0, True), (1, 21.0, True)]
+)
+def test_work_that_would_come_too_late_is_refused_at_once(segments: int, deadline: float, taken: bool) -> None:
+    """Behind a text with 10 s of work, one is taken where its turns come in a quarter of its time, or it is of the same call."""
 
     async def run() -> bool:
         model, seen, clock = Scripted(), Recorder(), [0.0]
         pool = SessionPool([model], name="test", max_queue_tokens=400, observer=seen, clock=lambda: clock[0])
-        loop = asyncio.get_running_loop()
         slow = asyncio.create_task(_harm(pool, _segment(1)))
         await model.begun()
         clock[0] += 2
         model.gate.set()
         await slow
         model.gate.clear()
-        at = loop.time()
+        at = asyncio.get_running_loop().time()
         tasks = [asyncio.create_task(_harm(pool, _segment(2), deadline=at + 20))]
         await model.begun()
         tasks.append(asyncio.create_task(_harm(pool, *[_segment(3)] * 5, deadline=at + 20)))
         await _until_waiting(seen, 5)
-        try:
-            tasks.append(asyncio.create_task(_harm(pool, _segment(4), deadline=at + deadline)))
-            await asyncio.sleep(0)
-            refused = tasks[-1].done() and isinstance(tasks[-1].exception(), OverloadedError)
-        finally:
-            model.gate.set()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await pool.close()
+        tasks.append(asyncio.create_task(_harm(pool, *[_segment(4)] * segments, deadline=at + deadline)))
+        await asyncio.sleep(0)
+        refused = tasks[-1].done() and isinstance(tasks[-1].exception(), OverloadedError)
+        model.gate.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await pool.close()
         return not refused
 
     assert asyncio.run(run()) is taken

@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from guard_server.bundle import MODEL, TOKENIZER
+from guard_server.errors import BundleError
+from guard_server.wordpiece import readable
 
 if TYPE_CHECKING:
     from guard_server.training.model import GuardModel
@@ -33,13 +35,10 @@ PARITY: Final = 1e-4
 OUTPUTS: Final = ("task", "harm", "category", "response")
 BATCHES: Final = (1, 3)
 LENGTHS: Final = (3, 9, 40, 160)
-LONGEST_WORD: Final = 2_000
-"""Characters. WordPiece makes one unknown token of a longer word, and a text without spaces would be invisible; windows are far
-shorter, also after normalisation. No more than that, because its time grows with the cube of a word's length."""
 Batch = dict[str, NDArray[np.int64]]
 
 
-class ParityError(ValueError):
+class ParityError(BundleError):
     """The exported graph computes something else than the trained model."""
 
 
@@ -126,11 +125,9 @@ def positions(guard: "GuardModel") -> int:
 
 
 def export_tokenizer(source: Path, target: Path) -> None:
-    """Copy a tokenizer.json with truncation and padding off, and WordPiece's limit on the length of a word lifted."""
-    content = json.loads(source.read_text(encoding="utf-8"))
+    """Copy a tokenizer.json with truncation and padding off, and WordPiece's blind spots mended (`wordpiece.readable`)."""
+    content = json.loads(readable(source.read_bytes()))
     content["truncation"] = content["padding"] = None
-    if content["model"].get("type") == "WordPiece":
-        content["model"]["max_input_chars_per_word"] = LONGEST_WORD
     target.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
 

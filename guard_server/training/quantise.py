@@ -17,6 +17,7 @@ import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from sklearn.metrics import roc_auc_score
 
+from guard_server.errors import BundleError
 from guard_server.labels import TASKS, Direction, Task
 from guard_server.training.export import write_graph
 from guard_server.training.scored import Scored
@@ -40,7 +41,7 @@ Kind = Literal["int8", "int8-ffn-fp32", "fp32"]
 KINDS: Final[tuple[Kind, ...]] = ("int8", "int8-ffn-fp32", "fp32")
 
 
-class QualityError(ValueError):
+class QualityError(BundleError):
     """No variant keeps the judgements within the size allowed."""
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import schemathesis
@@ -15,7 +16,15 @@ from starlette.testclient import TestClient
 
 from tests.guard.app_client import client, make_app
 
-EXAMPLES = 60
+# Not shrunk: a failing request is readable as it is, and shrinking takes minutes.
+SETTINGS = settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 TAKEN = {"method", "url", "params", "headers", "json", "files"}
 
 
@@ -46,16 +55,9 @@ def test_the_document_holds(app: TestClient, method: str, path: str, mode: Gener
     if mode is GenerationMode.NEGATIVE and not operation.body and not operation.query:
         return  # nothing that could be sent wrong
 
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(SETTINGS)
     @given(case=operation.as_strategy(generation_mode=mode))
-    def ask(case: schemathesis.Case) -> None:
+    def ask(case: schemathesis.Case[Any]) -> None:
         asked = case.as_transport_kwargs(base_url="http://testserver")
         content = {"content" if isinstance(asked["data"], str | bytes) else "data": asked["data"]} if "data" in asked else {}
         answer = app.request(**{k: v for k, v in asked.items() if k in TAKEN}, **content)

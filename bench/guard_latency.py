@@ -43,7 +43,7 @@ async def alternate(address: tuple[str, int], bare: Bare, requests: Sequence[byt
     seen, connection = Seen(), await Connection.open(*address)
     until, at = time.perf_counter() + seconds, 0
     warm = True
-    while time.perf_counter() < until or warm:
+    while time.perf_counter() < until or not seen.served:
         block = range(at, at + BLOCK)
         inferred = [bare.infer(i) for i in block]
         asked = [await one(connection, requests[i % len(requests)]) for i in block]

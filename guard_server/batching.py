@@ -7,6 +7,7 @@ unscored. Time in the queue is kept apart from time in the model.
 """
 
 import asyncio
+import logging
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -32,6 +33,7 @@ _AHEAD: Final = 0.25
 """Share of a request's time that the work before it may take. All requests advance in turn, so that later ones delay it
 too: at a steady load it takes about twice that. Without this bound a full queue scores a part of each and nearly none in time.
 """
+_LOGGER: Final = logging.getLogger(__name__)
 _SHORTEST_RETRY, _LONGEST_RETRY, _UNKNOWN_RETRY = 0.1, 60.0, 1.0
 
 
@@ -46,7 +48,10 @@ class Model(Protocol):
 
 
 class QueueObserver(Protocol):
-    """Told what happens in the queue of a bundle (`model` is its name); called from several threads, must not block."""
+    """Told what happens in the queue of a bundle (`model` is its name); called from several threads, must not block.
+
+    What it raises is logged once and ends no thread.
+    """
 
     def on_queue(self, model: str, segments: int, tokens: int) -> None:
         """So many wait now."""
@@ -69,6 +74,31 @@ class Unobserved:
 
     def on_scored(self, model: str, segments: int, tokens: int, queued: float, inference: float) -> None:
         """Nothing."""
+
+
+class _Harmless:
+    """An observer whose failures change nothing for those who wait: the first is logged."""
+
+    def __init__(self, observer: QueueObserver) -> None:
+        self._observer = observer
+        self._failed = False
+
+    def on_queue(self, model: str, segments: int, tokens: int) -> None:
+        self._tell(lambda: self._observer.on_queue(model, segments, tokens))
+
+    def on_dropped(self, model: str, segments: int, reason: DropReason) -> None:
+        self._tell(lambda: self._observer.on_dropped(model, segments, reason))
+
+    def on_scored(self, model: str, segments: int, tokens: int, queued: float, inference: float) -> None:
+        self._tell(lambda: self._observer.on_scored(model, segments, tokens, queued, inference))
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        try:
+            what()
+        except Exception:
+            if not self._failed:
+                self._failed = True
+                _LOGGER.exception("an observer of the queue failed; what it is told from now on may be missing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +142,7 @@ class _ThreadedEngine(ABC):
     ) -> None:
         """Start the threads. `models` may repeat one that several threads can share; `name` is the observer's."""
         self._name = name
-        self._observer = observer or Unobserved()
+        self._observer = _Harmless(observer or Unobserved())
         self._clock = clock
         self._queue = FairQueue(max_queue_tokens)
         self._changed = threading.Condition()

@@ -5,7 +5,7 @@ text of a thousand windows delays a short one by one window, not by a thousand.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -29,6 +29,8 @@ class Request:
     results: list[Scores | None] = field(init=False)
     begun: int = 0
     """Segments handed out: the first of those that wait."""
+    first_turn: int = 0
+    """The queue's turn in which its first segment comes; one segment a turn."""
     running: int = 0
     left: int = field(init=False)
     """Segments without a score."""
@@ -89,7 +91,11 @@ class FairQueue:
         self.max_tokens = max_tokens
         self.tokens = 0
         self.segments = 0
-        self._requests: deque[Request] = deque()
+        self._turns: OrderedDict[Request, None] = OrderedDict()
+        """Whose turn it is, in order; never more than one turn apart."""
+        self._arrived: OrderedDict[Request, None] = OrderedDict()
+        self._in_turn: Counter[int] = Counter()
+        """Tokens that wait for each turn, so that nothing need be added up over the queue while its lock is held."""
 
     def fits(self, tokens: int) -> bool:
         """Whether so many more tokens may wait."""
@@ -98,51 +104,73 @@ class FairQueue:
     def tokens_before(self, request: Request) -> int:
         """Tokens that come before the request's last segment if no more arrive: of each other one, as many segments as it has.
 
-        Only what was promised sooner counts: what has the same deadline is of the same call.
+        At most one segment of each is counted too many, where turns are half through. Only what was promised sooner counts: what
+        has the same deadline is of the same call. Takes time by the request's segments, whatever waits.
         """
-        turns = len(request.segments)
-        others = (r for r in self._requests if r.deadline < request.deadline - _SAME_CALL)
-        return sum(len(segment) for r in others for segment in r.segments[r.begun : r.begun + turns])
+        if not self._turns:
+            return 0
+        now, last = _turn(next(iter(self._turns))), _turn(next(reversed(self._turns))) + len(request.segments) - 1
+        tokens = sum(self._in_turn[turn] for turn in range(now, last + 1))
+        # Deadlines are nearly always in the order of arrival: the newest are those of the same call.
+        for other in reversed(self._arrived):
+            if other.deadline < request.deadline - _SAME_CALL:
+                break
+            tokens -= sum(len(s) for s in other.segments[other.begun : last + 1 - other.first_turn])
+        return tokens
 
     def push(self, request: Request) -> None:
         """Queue a request that fits, behind the others' turns."""
-        self._requests.append(request)
+        request.first_turn = _turn(next(reversed(self._turns))) if self._turns else 0
+        for turn, segment in enumerate(request.segments, request.first_turn):
+            self._in_turn[turn] += len(segment)
+        self._turns[request] = self._arrived[request] = None
         self.tokens += request.waiting_tokens()
         self.segments += len(request.segments)
 
     def take(self, now: float, expired: list[Request]) -> Ticket | None:
         """The next segment; requests past their deadline go to `expired` with what they still had waiting left in them."""
-        while self._requests:
-            request = self._requests.popleft()
+        while self._turns:
+            request = next(iter(self._turns))
             if now >= request.deadline:
                 self._forget(request)
                 expired.append(request)
                 continue
+            self._left(_turn(request), request.segments[request.begun])
             place = request.start(now)
-            self.tokens -= len(request.segments[place])
-            self.segments -= 1
             if request.begun < len(request.segments):
-                self._requests.append(request)
+                self._turns.move_to_end(request)
+            else:
+                del self._turns[request], self._arrived[request]
             return Ticket(request, place)
         return None
 
     def drop(self, request: Request) -> int:
         """Take out what has not begun of a request; gives the number of segments."""
-        if request not in self._requests:
-            return 0
-        self._requests.remove(request)
-        return self._forget(request)
+        return self._forget(request) if request in self._turns else 0
 
     def not_begun(self) -> list[Request]:
         """The requests of which no segment has begun."""
-        return [r for r in self._requests if r.begun == 0]
+        return [r for r in self._arrived if r.begun == 0]
 
     def oldest(self) -> float | None:
         """When the longest waiting request came, or None when none waits."""
-        return min((r.enqueued_at for r in self._requests), default=None)
+        return next((r.enqueued_at for r in self._arrived), None)
 
     def _forget(self, request: Request) -> int:
-        count = len(request.segments) - request.begun
-        self.tokens -= request.waiting_tokens()
-        self.segments -= count
-        return count
+        waiting = request.segments[request.begun :]
+        for turn, segment in enumerate(waiting, _turn(request)):
+            self._left(turn, segment)
+        del self._turns[request], self._arrived[request]
+        return len(waiting)
+
+    def _left(self, turn: int, segment: Encoded) -> None:
+        self.tokens -= len(segment)
+        self.segments -= 1
+        self._in_turn[turn] -= len(segment)
+        if not self._in_turn[turn]:
+            del self._in_turn[turn]
+
+
+def _turn(request: Request) -> int:
+    """The turn in which its next segment comes."""
+    return request.first_turn + request.begun

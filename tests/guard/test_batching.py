@@ -496,3 +496,39 @@ def test_closing_does_not_wait_for_a_batch_to_fill() -> None:
             await waiting
 
     asyncio.run(run())
+
+
+class Failing(Recorder):
+    """An observer that raises whatever it is told."""
+
+    def on_queue(self, model: str, segments: int, tokens: int) -> None:
+        """Raise."""
+        raise KeyError("on_queue")
+
+    def on_dropped(self, model: str, segments: int, reason: DropReason) -> None:
+        """Raise."""
+        raise KeyError("on_dropped")
+
+    def on_scored(self, model: str, segments: int, tokens: int, queued: float, inference: float) -> None:
+        """Raise."""
+        raise KeyError("on_scored")
+
+
+def test_an_observer_that_fails_ends_no_thread(caplog: pytest.LogCaptureFixture) -> None:
+    """With one thread and an observer that raises at every word, texts are scored and dropped as ever; it is logged once."""
+
+    async def run() -> None:
+        model = Scripted()
+        async with _pool(model, observer=Failing()) as pool:
+            running = asyncio.create_task(_harm(pool, _segment(1)))
+            await model.begun()
+            with pytest.raises(DeadlineExceededError):
+                await _harm(pool, _segment(2), deadline=_soon(0.02))
+            model.gate.set()
+            assert await running == [0.001]
+            with pytest.raises(InferenceFailedError):
+                await _harm(pool, _segment(BROKEN))
+            assert await _harm(pool, _segment(3), _segment(4)) == [0.003, 0.004]
+
+    asyncio.run(run())
+    assert [record.levelname for record in caplog.records] == ["ERROR"]

@@ -52,6 +52,43 @@ def test_the_counts_are_those_of_what_waits(
         assert (queue.segments, queue.tokens) == (len(waiting), sum(waiting.values()))
 
 
+@given(
+    requests=REQUESTS,
+    taken=st.integers(0, 30),
+    dropped=st.sets(st.integers(0, 7)),
+    same=st.integers(0, 3),
+    segments=st.integers(1, 8),
+)
+def test_what_comes_before_a_request_is_known_without_adding_up_the_queue(
+    loop: asyncio.AbstractEventLoop, requests: list[list[int]], taken: int, dropped: set[int], same: int, segments: int
+) -> None:
+    """It is what the others have in as many turns as the request, to one segment of each; those of its own call don't count."""
+    queue = FairQueue(10**6)
+    made = [_request(loop, lengths, deadline=1.0) for lengths in requests]
+    own = made[len(made) - same :] if same else []
+    for request in own:
+        request.deadline = 2.0
+    for i, request in enumerate(made):
+        queue.push(request)
+        if i < taken:
+            queue.take(0.0, [])
+    for _ in range(taken):
+        queue.take(0.0, [])
+    for i in dropped & set(range(len(made))):
+        queue.drop(made[i])
+    new = _request(loop, [1] * segments, deadline=2.0)
+    found = queue.tokens_before(new)
+    queue.push(new)
+    least = most = 0
+    for i, request in enumerate(made):
+        if request not in own and i not in dropped:
+            waiting = [len(s) for s in request.segments[request.begun :]]
+            least, most = least + sum(waiting[:segments]), most + sum(waiting[: segments + 1])
+    assert least <= found <= most
+    if not taken:
+        assert found == least
+
+
 @given(requests=REQUESTS)
 def test_requests_take_turns(loop: asyncio.AbstractEventLoop, requests: list[list[int]]) -> None:
     """No request gets its next segment before every other that waits has got one; each gets its own in order."""

@@ -24,7 +24,7 @@ class Texts(_Part):
     context_characters: PositiveInt = 240
     """How much of the prompt's end an answer is read together with."""
     max_tokens: PositiveInt = 256
-    wrapped: Share = Field(default=1.0, ge=0, le=1)
+    wrapped: Share = Field(default=0.5, ge=0, le=1)
     """Share of prompts that get a copy inside a request of another task."""
     diluted: Share = Field(default=0.3, ge=0, le=1)
     """Share of short harmful prompts that get a copy inside harmless filler, and of the fillers alone."""

@@ -57,7 +57,7 @@ Build = Callable[[Bundle], Classifier]
 
 def create_app(settings: Settings, policies: Policies, build: Build | None = None) -> FastAPI:
     """The app; its lifespan loads `settings.bundle` and closes it at the end. `build` makes a classifier of a verified bundle."""
-    logger, metrics = make_logger(settings), Metrics()
+    logger, metrics, gatekeeper = make_logger(settings), Metrics(), Gatekeeper(settings)
     app = FastAPI(
         title="Taskgate guard",
         version=__version__,
@@ -68,7 +68,7 @@ def create_app(settings: Settings, policies: Policies, build: Build | None = Non
         openapi_url="/openapi.json" if settings.docs else None,
         middleware=[
             Middleware(RequestLog, metrics=metrics, logger=logger),
-            Middleware(Admission, gatekeeper=Gatekeeper(settings)),
+            Middleware(Admission, gatekeeper=gatekeeper),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
         ],
     )
@@ -79,7 +79,7 @@ def create_app(settings: Settings, policies: Policies, build: Build | None = Non
         require_signed=settings.require_signed,
         accept=lambda spec: check_against(guard.policies, spec),
     )
-    guard = app.state.guard = Guard(settings, models, policies, metrics, logger)
+    guard = app.state.guard = Guard(settings, models, policies, metrics, logger, gatekeeper)
     for router in ROUTERS:
         app.include_router(router, responses=ERRORS)
     app.add_exception_handler(GuardError, on_guard_error)

@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import jwt
@@ -87,31 +87,49 @@ def _rate(text: str | None, where: str) -> RateLimitItem | None:
         raise ValueError(msg) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What is configured: the keys, and the key that tokens are checked with."""
+
+    keys: tuple[Key, ...]
+    jwt_key: str | None = field(repr=False)
+
+
+def read_credentials(settings: Settings) -> Credentials:
+    """Read the settings' files as they are now; raises `ValueError` or `OSError`, which repeat no entry."""
+    entries = settings.api_keys.split(",") if settings.api_keys else []
+    if settings.api_keys_file is not None:
+        entries += settings.api_keys_file.read_text(encoding="utf-8").splitlines()
+    keys = parse_entries(entries)
+    if (settings.api_keys or settings.api_keys_file) and not keys:
+        msg = "API keys are configured, but there is no entry: every request would be refused"
+        raise ValueError(msg)
+    return Credentials(keys, _jwt_key(settings))
+
+
 class Gatekeeper:
     """Checks credentials and rates; holds the counters of the rate limits, in memory of this process."""
 
     def __init__(self, settings: Settings) -> None:
-        entries = settings.api_keys.split(",") if settings.api_keys else []
-        if settings.api_keys_file is not None:
-            entries += settings.api_keys_file.read_text(encoding="utf-8").splitlines()
-        self._keys = parse_entries(entries)
-        if (settings.api_keys or settings.api_keys_file) and not self._keys:
-            msg = "API keys are configured, but there is no entry: every request would be refused"
-            raise ValueError(msg)
+        """Raises as `read_credentials`."""
         self._settings = settings
-        self._jwt_key = _jwt_key(settings)
+        self._known = read_credentials(settings)
         self._rate = _rate(settings.rate_limit, "rate_limit")
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
+    def renew(self, known: Credentials) -> None:
+        """Let in who is known now; the counters of the rates go on."""
+        self._known = known
+
     def identify(self, credential: str | None) -> Caller:
         """The caller of a credential (an API key or a JWT); anonymous only where nothing is configured."""
-        if not self._keys and self._jwt_key is None:
+        if not self._known.keys and self._known.jwt_key is None:
             return ANONYMOUS
         if credential is None:
             raise NotAuthenticatedError("no key: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`")
         caller = self._by_key(credential)
-        if caller is None and self._jwt_key is not None:
-            caller = self._by_token(credential, self._jwt_key)
+        if caller is None and self._known.jwt_key is not None:
+            caller = self._by_token(credential, self._known.jwt_key)
         if caller is None:
             raise NotAuthenticatedError("unknown key")
         return caller
@@ -129,7 +147,7 @@ class Gatekeeper:
     def _by_key(self, credential: str) -> Caller | None:
         digest = hashlib.sha256(credential.encode()).hexdigest()
         # Every entry is compared, and in constant time, so that the time taken says nothing about how near a guess came.
-        matching = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]
+        matching = [key for key in self._known.keys if hmac.compare_digest(key.sha256, digest)]
         if not matching:
             return None
         return Caller(matching[0].name, frozenset(key.role for key in matching), matching[0].rate)

@@ -3,7 +3,7 @@
     GuardError
     ├── BadRequestError         422  a field that cannot be used as given
     ├── NotAuthenticatedError   401  no key, or an unknown one
-    ├── NotAllowedError         403  a key without the right to this route
+    ├── NotAllowedError         403  a key without the right to this route; a policy that a request may not choose
     ├── NotFoundError           404  an unknown policy, route or bundle
     ├── TooLargeError           413  a body or text over the limit
     ├── RateLimitedError        429  this key asks too often
@@ -12,9 +12,11 @@
     ├── DeadlineExceededError   504  not done in time
     ├── InferenceFailedError    500  the model failed or gave what is not a number
     ├── BundleError             409  a bundle that is damaged, unsigned where a signature is required, or fails its self-test
-    └── PolicyError             422  a policy file that cannot be used
+    ├── PolicyError             422  a policy file that cannot be used
+    └── KeysError               422  a file of keys that cannot be used
 
-The answer has one shape: `{"error": {"kind", "message", "field"?, "request_id"}}`.
+The answer has one shape: `{"error": {"type", "message", "param", "request_id", "fields"?: [{"field", "message"}]}}`: `type` is
+the error's `kind`, `param` its `field` (null where it is about none), `fields` stands where a body does not fit its schema.
 """
 
 from typing import ClassVar
@@ -25,12 +27,14 @@ class GuardError(Exception):
 
     kind: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
+    wait: ClassVar[float | None] = None
+    """Seconds to retry after, where an error of this kind says none itself."""
 
     def __init__(self, message: str, *, field: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
-        self.retry_after = retry_after
+        self.retry_after = self.wait if retry_after is None else retry_after
         """Seconds, for `Retry-After`."""
 
 
@@ -47,7 +51,7 @@ class NotAuthenticatedError(GuardError):
 
 
 class NotAllowedError(GuardError):
-    """A key without the right to this route."""
+    """A key without the right to this route, or a policy that a request may not choose there."""
 
     kind, status = "not_allowed", 403
 
@@ -73,13 +77,13 @@ class RateLimitedError(GuardError):
 class OverloadedError(GuardError):
     """No permit, or the queue is full."""
 
-    kind, status = "overloaded", 503
+    kind, status, wait = "overloaded", 503, 1.0
 
 
 class NotReadyError(GuardError):
     """Nothing has passed its self-test yet, or the server is stopping."""
 
-    kind, status = "not_ready", 503
+    kind, status, wait = "not_ready", 503, 1.0
 
 
 class DeadlineExceededError(GuardError):
@@ -104,3 +108,9 @@ class PolicyError(GuardError):
     """A policy file that cannot be used."""
 
     kind, status = "policy", 422
+
+
+class KeysError(GuardError):
+    """A file of keys that cannot be used."""
+
+    kind, status = "keys", 422

@@ -1,12 +1,14 @@
 """Changing what a running server serves: load, reload, roll back, shadow; each outcome is logged and counted.
 
-A reload reads the policies again too, and checks them against the new bundle before anything is swapped, so that a policy never
-meets a bundle that has no threshold for it.
+A reload reads the policies and the keys again too, and checks the policies against the new bundle. All three are swapped in one
+step, so that a policy never meets a bundle that has no threshold for it; where any of them cannot be used, nothing changes.
 """
 
 from pathlib import Path
 
-from guard_server.errors import GuardError
+from guard_server.auth import Credentials, read_credentials
+from guard_server.errors import GuardError, KeysError
+from guard_server.models import series_of
 from guard_server.policy import check_against, load_policies
 from guard_server.service import Guard
 
@@ -19,18 +21,32 @@ async def load_configured(guard: Guard) -> None:
 
 
 async def reload(guard: Guard, folder: Path | None) -> None:
-    """Serve the bundle in `folder` (none: the configured one) and the policies on disk; on any error nothing changes."""
+    """Serve the bundle in `folder` (none: the configured one), the policies and keys on disk; on any error nothing changes."""
     target = folder or guard.settings.bundle
     try:
-        policies = load_policies(guard.settings.policies)
-        await guard.models.load(target, lambda spec: check_against(policies, spec))
+        policies, keys = load_policies(guard.settings.policies), _keys(guard)
+
+        def swapped() -> None:
+            # Also where the caller has gone meanwhile: the load goes on without it.
+            guard.policies = policies
+            guard.gatekeeper.renew(keys)
+            guard.metrics.reloads.labels("ok").inc()
+            announce(guard, "reloaded")
+
+        await guard.models.load(target, lambda spec: check_against(policies, spec), swapped)
     except GuardError as error:
         guard.metrics.reloads.labels("failed").inc()
         guard.logger.error("reload failed, nothing changed", bundle=str(target), kind=error.kind, reason=error.message)
         raise
-    guard.policies = policies
-    guard.metrics.reloads.labels("ok").inc()
-    announce(guard, "reloaded")
+
+
+def _keys(guard: Guard) -> Credentials:
+    try:
+        return read_credentials(guard.settings)
+    except OSError as error:
+        raise KeysError(f"a file of keys cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise KeysError(str(error)) from error
 
 
 async def roll_back(guard: Guard) -> None:
@@ -56,6 +72,8 @@ async def shadow(guard: Guard, folder: Path | None) -> None:
 def announce(guard: Guard, event: str) -> None:
     """Say in log and metrics which bundles are loaded."""
     loaded = guard.models.status()
+    bundles = (loaded.current, loaded.previous, loaded.shadow)
+    guard.metrics.keep_models({series_of(bundle) for bundle in bundles if bundle is not None})
     guard.metrics.model_info.clear()
     for slot, bundle in (("current", loaded.current), ("previous", loaded.previous), ("shadow", loaded.shadow)):
         if bundle is not None:

@@ -1,11 +1,14 @@
 """The guard's Prometheus metrics, one registry an app. Labels are bounded (tasks, routes, kinds): never text, keys or ids."""
 
+from typing import get_args
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from guard_server import __version__
+from guard_server.batching import DropReason
 from guard_server.labels import Direction
 from guard_server.screening import Screened
 
@@ -19,6 +22,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._models: set[str] = set()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
         self._requests(self.registry)
@@ -64,6 +68,10 @@ class Metrics:
         self.queue_segments = Gauge("guard_queue_segments", "Segments waiting for a session.", ["model"], registry=r)
         self.queue_tokens = Gauge("guard_queue_tokens", "Tokens waiting for a session.", ["model"], registry=r)
         self.dropped = Counter("guard_dropped", "Segments that left the queue unscored.", ["model", "reason"], registry=r)
+        self._of_models = (
+            self.inference_seconds, self.queue_seconds, self.scored_segments, self.scored_tokens,
+            self.queue_segments, self.queue_tokens,
+        )  # fmt: skip
         self.unread = Counter(
             "guard_unread_parts", "Parts of requests that hold no text and were not screened.", ["kind"], registry=r
         )
@@ -101,17 +109,29 @@ class Metrics:
         for name in (part for skipped in found.skipped for part in skipped.view.split("+")):
             self.views_skipped.labels(name).inc()
 
+    def keep_models(self, loaded: set[str]) -> None:
+        """Forget the series of bundles that are loaded no more, so that reloads do not add labels for ever."""
+        for model in self._models - loaded:
+            self._models.discard(model)
+            for series in self._of_models:
+                series.remove(model)
+            for reason in get_args(DropReason):
+                self.dropped.remove(model, reason)
+
     def on_queue(self, model: str, segments: int, tokens: int) -> None:
         """`batching.QueueObserver`: so many wait now."""
+        self._models.add(model)
         self.queue_segments.labels(model).set(segments)
         self.queue_tokens.labels(model).set(tokens)
 
     def on_dropped(self, model: str, segments: int, reason: str) -> None:
         """`batching.QueueObserver`: segments left the queue unscored."""
+        self._models.add(model)
         self.dropped.labels(model, reason).inc(segments)
 
     def on_scored(self, model: str, segments: int, tokens: int, queued: float, inference: float) -> None:
         """`batching.QueueObserver`: one run of the model has ended, seconds."""
+        self._models.add(model)
         self.scored_segments.labels(model).inc(segments)
         self.scored_tokens.labels(model).inc(tokens)
         self.queue_seconds.labels(model).observe(queued)

@@ -80,13 +80,18 @@ def build_classifier(bundle: Bundle, options: EngineOptions, observer: QueueObse
     """
     device: Device = "cpu" if bundle.spec.precision == "int8" else options.device
     tokenizer, model = OnnxTokenizer(bundle), OnnxModel(bundle, device=device)
-    name, bound = bundle.spec.name, options.max_queue_tokens
+    name, bound = series_of(bundle), options.max_queue_tokens
     if device == "cuda":
         rule = BatchRule(options.batch_tokens, options.batch_wait_seconds)
         batcher = MicroBatcher([model], rule=rule, name=name, max_queue_tokens=bound, observer=observer)
         return Classifier(bundle, tokenizer, batcher)
     workers = options.workers or _usable_cores()
     return Classifier(bundle, tokenizer, SessionPool([model] * workers, name=name, max_queue_tokens=bound, observer=observer))
+
+
+def series_of(bundle: Bundle) -> str:
+    """What the queue and the metrics call a bundle: two that are loaded may have one name, never one digest."""
+    return f"{bundle.spec.name}-{bundle.digest[:12]}"
 
 
 async def self_test(classifier: Classifier, *, seconds: float) -> None:
@@ -166,12 +171,13 @@ class ModelSet:
         self._loads: set[asyncio.Task[Bundle]] = set()
         self._closings: set[asyncio.Task[None]] = set()
 
-    async def load(self, folder: Path, accept: Accept | None = None) -> Bundle:
+    async def load(self, folder: Path, accept: Accept | None = None, swapped: Callable[[], None] | None = None) -> Bundle:
         """Serve the bundle in `folder` from now on, keeping the one it replaces for `rollback`; raises `BundleError`.
 
-        `accept` is asked for this load instead of the set's own. A caller that is cancelled does not stop a load that has begun.
+        `accept` is asked for this load instead of the set's own; `swapped` runs in the same step as the swap, before any request.
+        The same bundle read again replaces itself alone. A caller that is cancelled does not stop a load that has begun.
         """
-        return await self._carry_out(self._load(folder, accept))
+        return await self._carry_out(self._load(folder, accept, swapped))
 
     async def rollback(self) -> Bundle:
         """Serve the previous bundle again (and keep this one, so that a second rollback undoes the first)."""
@@ -228,11 +234,17 @@ class ModelSet:
         await asyncio.gather(*self._closings)
         self._loader.shutdown(wait=False)
 
-    async def _load(self, folder: Path, accept: Accept | None) -> Bundle:
+    async def _load(self, folder: Path, accept: Accept | None, swapped: Callable[[], None] | None) -> Bundle:
         async with self._changing:
             slot = await self._prepare(folder, accept or self._accept)
-            self._retire(self._previous)
-            self._current, self._previous = slot, self._current
+            replaced, self._current = self._current, slot
+            if replaced is not None and replaced.classifier.digest == slot.classifier.digest:
+                self._retire(replaced)
+            else:
+                self._retire(self._previous)
+                self._previous = replaced
+            if swapped is not None:
+                swapped()
             return slot.classifier.bundle
 
     async def _load_shadow(self, folder: Path) -> Bundle:

@@ -13,6 +13,7 @@ from typing import Final, cast
 
 from starlette.requests import Request
 
+from guard_server.auth import Gatekeeper
 from guard_server.desk import Desk
 from guard_server.errors import (
     BadRequestError,
@@ -97,6 +98,7 @@ class Guard:
     policies: Policies
     metrics: Metrics
     logger: Logger
+    gatekeeper: Gatekeeper
     desk: Desk = field(default_factory=Desk)
     draining: bool = False
     _taken: int = 0

@@ -11,8 +11,10 @@ from threading import Event
 import httpx
 import pytest
 from httpx2 import Response  # what starlette's test client answers with
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+from guard_server.auth import new_key
 from guard_server.labels import TASKS, Direction
 from guard_server.settings import shipped_policies
 from tests.guard.app_client import HARMFUL, bearer, client, keys, metric, running
@@ -33,6 +35,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "damaged" / "model.onnx").write_bytes(b"damaged")
     at_five = {"target_fpr": 0.05, "segments": [1], "at": [0.5], "benign": 100}
     write_tiny_bundle(root / "useless", thresholds=[{"direction": d, "task": t} | at_five for d in Direction for t in TASKS])
+    at_others = [{"target_fpr": f, "segments": [1], "at": [0.5], "benign": 100} for f in (0.04, 0.03)]
+    others = [{"direction": d, "task": t} | at for d in Direction for t in TASKS for at in at_others]
+    write_tiny_bundle(root / "other", name="other", thresholds=others)
     write_tiny_bundle(root.parent / "outside", name="outside")
     (root / "link").symlink_to(root.parent / "outside")
     return root
@@ -166,6 +171,87 @@ def test_policies_are_read_again_with_the_bundle(root: Path, tmp_path: Path) -> 
         path.write_text(shipped_policies().read_text().replace("max_characters: 100000", "max_characters: 50000"))
         assert _ask(app, "reload").status_code == 200
         assert app.get("/v1/models", headers=GATEWAY).json()["policies_digest"] != digest
+
+
+def test_a_policy_meets_only_bundles_that_have_its_thresholds(root: Path, tmp_path: Path) -> None:
+    """Under load, bundle and policies are changed to a pair of which neither fits the former other: every request is answered."""
+    path, shipped = tmp_path / "guard.yaml", shipped_policies().read_text()
+    path.write_text(shipped)
+    stop = Event()
+    with client(root / "one", api_keys=ENTRIES, bundle_root=root, policies=path) as app, ThreadPoolExecutor(2) as pool:
+
+        def ask() -> set[int]:
+            found = set()
+            while not stop.is_set():
+                found.add(app.post("/v1/screen", json={"texts": [HARMFUL] * 3}, headers=GATEWAY).status_code)
+            return found
+
+        asking = [pool.submit(ask) for _ in range(2)]
+        try:
+            assert _ask(app, "reload", "other").status_code == 422
+            for bundle in ("other", "one") * 3:
+                path.write_text(shipped.replace("0.05", "0.04").replace("0.01", "0.03") if bundle == "other" else shipped)
+                assert _ask(app, "reload", bundle).status_code == 200
+        finally:
+            stop.set()
+        assert [done.result() for done in asking] == [{200}, {200}]
+
+
+def test_a_reload_for_new_policies_leaves_something_to_roll_back_to(app: TestClient) -> None:
+    """The same bundle read again does not take the place of the one before it."""
+    _ask(app, "reload", "two")
+    _ask(app, "reload", "two")
+    assert _slots(app) == {"current": "two", "previous": "one"}
+    assert _ask(app, "rollback").json()["current"]["name"] == "one"
+
+
+def test_keys_are_read_again_with_the_bundle(root: Path, tmp_path: Path) -> None:
+    """A key taken out of the file opens nothing after a reload, a new one does; a broken file changes nothing; rates go on."""
+    path, known = tmp_path / "keys", ENTRIES.replace(",", "\n")
+    path.write_text(known)
+    new, entry = new_key("gateway", "screen", "3/hour")
+    with client(root / "one", api_keys_file=path) as app:
+
+        def asked(key: str) -> int:
+            return app.get("/v1/models", headers=bearer(key)).status_code
+
+        assert (asked(KEYS["gateway"]), asked(new)) == (200, 401)
+        for broken in (b"gateway:screen", b"", b"\xff"):
+            path.write_bytes(broken)
+            answer = _ask(app, "reload")
+            assert (answer.status_code, answer.json()["error"]["type"]) == (422, "keys")
+        path.unlink()
+        assert _ask(app, "reload").json()["error"]["type"] == "keys"
+        assert (asked(KEYS["gateway"]), asked(new)) == (200, 401)
+        path.write_text(f"{known.splitlines()[1]}\n{entry}")
+        assert _ask(app, "reload").status_code == 200
+        assert (asked(KEYS["gateway"]), asked(new), asked(new)) == (401, 200, 200)
+        assert _ask(app, "reload").status_code == 200
+        assert (asked(new), asked(new)) == (200, 429)
+
+
+@pytest.mark.parametrize("path", ["/admin%2freload", "/admin%2Freload", "/%61dmin/reload"])
+def test_an_encoded_path_needs_the_admin_key_too(app: TestClient, path: str) -> None:
+    """However its characters are written, the route that reloads opens to no other key."""
+    assert (app.post(path).status_code, app.post(path, headers=GATEWAY).status_code) == (401, 403)
+
+
+def test_bundles_of_one_name_are_told_apart_in_the_metrics(root: Path, tmp_path: Path) -> None:
+    """Two bundles called alike have a series each; after further reloads only those that are loaded have one."""
+    for seed in range(4):
+        write_tiny_bundle(tmp_path / str(seed), name="same", seed=seed)
+    with client(tmp_path / "0", api_keys=ENTRIES, bundle_root=tmp_path) as app:
+
+        def models() -> set[str]:
+            families = text_string_to_metric_families(app.get("/metrics").text)
+            return {s.labels["model"] for f in families for s in f.samples if s.name == "guard_scored_segments_total"}
+
+        _serves(app)
+        digests = [b["digest"] for b in app.get("/v1/models", headers=GATEWAY).json()["bundles"]]
+        for name in "123":
+            digests.append(_ask(app, "reload", name).json()["current"]["digest"])
+            _serves(app)
+            assert models() == {f"same-{digest[:12]}" for digest in digests[-2:]}
 
 
 def test_a_reload_under_load_loses_no_request(app: TestClient) -> None:

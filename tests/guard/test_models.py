@@ -6,6 +6,7 @@ import json
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,7 @@ def test_reloading_under_load_loses_nothing(first: Path, second: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_request_keeps_the_engine_it_began_with(first: Path, second: Path) -> None:
+def test_a_request_keeps_the_engine_it_began_with(first: Path, second: Path, tiny_bundle: Path) -> None:
     """A lease held over two loads still scores as before; its engine is closed, and freed, when the lease ends."""
 
     async def run() -> None:
@@ -113,7 +114,7 @@ def test_a_request_keeps_the_engine_it_began_with(first: Path, second: Path) -> 
         async with models.lease() as held:
             before = await _score(held)
             await models.load(second)
-            await models.load(second)
+            await models.load(tiny_bundle)
             assert await _score(held) == before
             assert _threads("first") == 2
             engine = weakref.ref(held.engine)
@@ -146,6 +147,73 @@ def test_rollback_serves_the_previous_bundle_and_is_undone_by_another(first: Pat
         await models.close()
 
     asyncio.run(run())
+
+
+def test_a_bundle_that_is_read_again_keeps_the_one_before_it(first: Path, second: Path) -> None:
+    """A reload for the sake of the policies leaves something to roll back to, and frees the engine that it replaces."""
+
+    async def run() -> None:
+        models = ModelSet(_build)
+        for folder in (first, second, second):
+            await models.load(folder)
+        while _threads("second") > 2:
+            await asyncio.sleep(0.001)
+        assert (await models.rollback()).spec.name == "first"
+        await models.close()
+
+    asyncio.run(run())
+
+
+def test_what_is_swapped_with_a_bundle_is_swapped_before_any_request(first: Path, second: Path) -> None:
+    """Whoever asks while bundles are swapped finds what belongs to the bundle that is leased, never what belongs to the other."""
+
+    async def run() -> None:
+        models = ModelSet(_build)
+        policy = "first"
+
+        def swap(to: str) -> None:
+            nonlocal policy
+            policy = to
+
+        await models.load(first)
+        stop = asyncio.Event()
+        met: set[tuple[str, str]] = set()
+
+        async def client() -> None:
+            while not stop.is_set():
+                chosen = policy
+                async with models.lease() as active:
+                    met.add((chosen, active.spec.name))
+                await asyncio.sleep(0)
+
+        clients = [asyncio.create_task(client()) for _ in range(4)]
+        for folder, name in ((second, "second"), (first, "first")) * 2:
+            await models.load(folder, None, partial(swap, name))
+        stop.set()
+        await asyncio.gather(*clients)
+        await models.close()
+        assert met == {("first", "first"), ("second", "second")}
+
+    asyncio.run(run())
+
+
+def test_a_load_whose_caller_is_lost_swaps_all_that_belongs_to_it(first: Path) -> None:
+    """The caller is cancelled while the bundle is built; what was to be swapped with it still is."""
+    swapped: list[bool] = []
+
+    async def run() -> None:
+        models = ModelSet(_build)
+        caller = asyncio.create_task(models.load(first, None, lambda: swapped.append(models.status().ready)))
+        while not models.status().loading:
+            await asyncio.sleep(0)
+        caller.cancel()
+        await asyncio.gather(caller, return_exceptions=True)
+        while not models.status().ready:
+            await asyncio.sleep(0.001)
+        await models.close()
+
+    asyncio.run(run())
+    assert swapped == [True]
 
 
 def _tampered(folder: Path) -> Path:

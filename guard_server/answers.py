@@ -4,7 +4,9 @@
 """
 
 import math
+import re
 from collections.abc import Sequence
+from typing import Final
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -13,7 +15,11 @@ from starlette.responses import JSONResponse, Response
 
 from guard_server.errors import GuardError
 
-KINDS = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+MAX_FIELDS: Final = 20
+"""Of a body that does not fit, so many faults are named: an answer must not grow with what was sent."""
+MAX_FIELD_CHARACTERS: Final = 200
+_LONE_SURROGATES: Final = re.compile("[\ud800-\udfff]")
+KINDS = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 408: "request_timeout", 413: "too_large"}
 
 
 def error_body(kind: str, message: str, request_id: str, param: str | None = None) -> dict[str, dict[str, object]]:
@@ -41,9 +47,10 @@ async def on_guard_error(request: Request, error: Exception) -> Response:
 async def on_invalid(request: Request, error: Exception) -> Response:
     """Handler of bodies that don't fit their schema: 422 with the field names; 400 for what is not JSON."""
     assert isinstance(error, RequestValidationError)
-    not_json = any(e["type"] == "json_invalid" for e in error.errors())
+    found = error.errors()[:MAX_FIELDS]
+    not_json = any(e["type"] == "json_invalid" for e in found)
     # Where it is no JSON, the location is a position in the body, not a field.
-    fields = [{"field": "body" if not_json else _field(e["loc"]), "message": str(e["msg"])} for e in error.errors()]
+    fields = [{"field": "body" if not_json else _field(e["loc"]), "message": encodable(str(e["msg"]))} for e in found]
     message = "; ".join(f"{f['field']}: {f['message']}" for f in fields)
     body = error_body("bad_request", message, request.state.request_id, fields[0]["field"])
     body["error"]["fields"] = fields
@@ -62,7 +69,12 @@ def internal_answer(error: Exception, request_id: str) -> JSONResponse:
     return JSONResponse(error_body("internal", f"an internal error ({type(error).__name__})", request_id), status_code=500)
 
 
+def encodable(text: str) -> str:
+    """The text with U+FFFD for lone surrogates, which JSON may hold and UTF-8 can't."""
+    return _LONE_SURROGATES.sub("\ufffd", text)
+
+
 def _field(location: Sequence[str | int]) -> str:
     """`('body', 'texts', 0)` as `texts.0`."""
     parts = location[1:] if location and location[0] in {"body", "query", "path", "header"} else location
-    return ".".join(str(part) for part in parts) or "body"
+    return encodable(".".join(str(part) for part in parts))[:MAX_FIELD_CHARACTERS] or "body"

@@ -29,7 +29,7 @@ from pydantic import (
 )
 
 from guard_server.bundle_spec import BundleSpec
-from guard_server.errors import NotFoundError, PolicyError
+from guard_server.errors import NotAllowedError, NotFoundError, PolicyError
 from guard_server.labels import TASKS, Decision, Direction, Task
 from guard_server.views import VIEWS, ViewSettings
 
@@ -45,6 +45,9 @@ ROUTES: Final = (
     "/scan/output",
 )
 """The routes that screen: those a policy file may give a policy."""
+
+OWN_ROUTES: Final = frozenset({"/v1/screen", "/v1/screen/batch", "/v1/screen/stream"})
+"""Whose callers may name any policy unless the file says otherwise; on the foreign contracts a request may be an end user's."""
 
 OnFailure = Literal["closed", "open"]
 
@@ -156,6 +159,8 @@ class RouteRule(_Record):
 
     policy: str
     """In force unless the request names another."""
+    policies: Literal["any"] | tuple[str, ...] | None = None
+    """The others that a request may name; left out: any on /v1/screen and what is under it, none on the foreign contracts."""
     on_failure: OnFailure | None = None
     """Instead of the policy's own."""
 
@@ -175,6 +180,9 @@ class Policies(_Record):
                 raise ValueError(f"routes: there is no screening route {route!r}" + _did_you_mean(route, ROUTES))
             if rule.policy not in self.policies:
                 raise ValueError(f"routes.{route}: no policy {rule.policy!r}" + _did_you_mean(rule.policy, self.policies))
+            for name in rule.policies or () if rule.policies != "any" else ():
+                if name not in self.policies:
+                    raise ValueError(f"routes.{route}.policies: no policy {name!r}" + _did_you_mean(name, self.policies))
         if "default" not in self.policies and set(ROUTES) - self.routes.keys():
             raise ValueError("policies: give a policy 'default', or one to every route")
         return self
@@ -203,10 +211,21 @@ class Policies(_Record):
         return self.policies[name]
 
     def choose(self, route: str, name: str | None = None) -> Policy:
-        """The policy in force for a request on a route: the one it names, else the route's, else `default`."""
-        if name is None:
-            name = self.routes[route].policy if route in self.routes else "default"
-        return self.named(name)
+        """The policy in force for a request on a route: the one it names, else the route's, else `default`.
+
+        Raises `NotFoundError`, and `NotAllowedError` for a policy that a request may not name on this route.
+        """
+        rule = self.routes.get(route)
+        own = rule.policy if rule else "default"
+        if name is None or name == own:
+            return self.named(own)
+        found = self.named(name)
+        allowed = rule.policies if rule and rule.policies is not None else "any" if route in OWN_ROUTES else ()
+        if allowed != "any" and name not in allowed:
+            raise NotAllowedError(
+                f"a request may not choose policy {name!r} on {route}; the policy file says which", field="policy"
+            )
+        return found
 
     def on_failure(self, route: str, policy: Policy) -> OnFailure:
         """What a text that could not be screened gets: as the route says, else the policy."""

@@ -1,16 +1,42 @@
 """The guard's own wire contract: what `/v1/screen...` and `/v1/models` take and give. Unknown fields are refused."""
 
-from typing import Annotated, Any, Literal, Self
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from guard_server.errors import BadRequestError
 from guard_server.labels import Category, Decision, Direction, Task
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
+MAX_LISTED: Final = 10_000
+"""Entries of any list of a request; what may be screened of them is `GUARD_MAX_TEXTS`, far below."""
+MAX_FIELDS: Final = 64
+"""Keys of a body of ours; an unknown one is an error each, and errors must not grow with the body."""
+T = TypeVar("T")
+Listed = Annotated[list[T], Field(fail_fast=True, max_length=MAX_LISTED)]
+"""A list of a request: bounded, and refused at its first bad entry, because one error an entry can outgrow the body."""
+ToolCall = dict[str, object]
+"""As OpenAI writes it: `{"type": "function", "function": {"name", "arguments"}}`."""
+
+
 class _Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Given(_Wire):
+    """What a request of ours gives: few fields, none of them unknown."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, given: object) -> object:
+        if isinstance(given, dict) and len(given) > MAX_FIELDS:
+            msg = f"{len(given)} fields where at most {MAX_FIELDS} are read"
+            raise ValueError(msg)
+        return given
 
 
 class ContentPart(BaseModel):
@@ -19,6 +45,32 @@ class ContentPart(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
     type: str
     text: str | None = None
+    refusal: str | None = None
+    """Of a part of type `refusal`."""
+
+    def read(self) -> str | None:
+        """What can be screened of it; None: nothing (an image, audio)."""
+        return self.refusal if self.text is None else self.text
+
+
+def call_texts(calls: Sequence[ToolCall] | None) -> list[str]:
+    """The arguments that a model wants to call its tools with: text of the model like any other.
+
+    Arguments that are no string are read as JSON. Raises `BadRequestError` where they are nested too deep to be written.
+    """
+    functions = [call.get("function") or call.get("custom") for call in calls or ()]
+    found = [_argument(f) for f in functions if isinstance(f, dict)]
+    return [text for text in found if text]
+
+
+def _argument(function: dict[str, object]) -> str:
+    given = function.get("arguments", function.get("input"))
+    if given is None or isinstance(given, str):
+        return given or ""
+    try:
+        return json.dumps(given, ensure_ascii=False)
+    except RecursionError as error:
+        raise BadRequestError("a tool call's arguments are nested too deep", field="arguments") from error
 
 
 class Message(BaseModel):
@@ -26,25 +78,30 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     role: Name
-    content: str | list[ContentPart] | None = None
+    content: str | Listed[ContentPart] | None = None
+    refusal: str | None = None
+    tool_calls: Listed[ToolCall] | None = None
+    function_call: dict[str, object] | None = None
+    """What `tool_calls` was before."""
 
     def text(self) -> str:
-        """Its text parts, joined by newlines."""
-        if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content if part.text is not None)
-        return self.content or ""
+        """All that was written in it, joined by newlines: text parts, refusal, and the arguments of its tool calls."""
+        content = [part.read() for part in self.content] if isinstance(self.content, list) else [self.content]
+        calls = call_texts([*(self.tool_calls or ()), *([{"function": self.function_call}] if self.function_call else ())])
+        return "\n".join(text for text in (*content, self.refusal, *calls) if text)
 
     def unread(self) -> int:
         """How many parts hold no text (images, audio)."""
-        return sum(part.text is None for part in self.content) if isinstance(self.content, list) else 0
+        return sum(part.read() is None for part in self.content) if isinstance(self.content, list) else 0
 
 
-class ScreenItem(_Wire):
+class ScreenItem(Given):
     """What to screen: `texts`, or chat `messages`."""
 
-    texts: str | list[str] | None = None
-    messages: list[Message] | None = None
-    """Direction `prompt`: every user and tool message; `response`: every assistant message, with the user's before it."""
+    texts: str | Listed[str] | None = None
+    messages: Listed[Message] | None = None
+    """Direction `prompt`: every message but those of system, developer and assistant; `response`: every assistant message, with
+    its tool calls' arguments, and the user's before it."""
     direction: Direction = Direction.PROMPT
     prompt: str | None = None
     """With direction `response` and `texts`: the prompt that was answered."""
@@ -66,10 +123,10 @@ class ScreenItem(_Wire):
         return self
 
 
-class BatchRequest(_Wire):
+class BatchRequest(Given):
     """Several items, each with its own direction, task and policy."""
 
-    items: list[ScreenItem] = Field(min_length=1)
+    items: Listed[ScreenItem] = Field(min_length=1)
 
 
 class Span(_Wire):
@@ -156,6 +213,8 @@ class ScreenResponse(_Wire):
     policy: str
     model: ModelRef
     results: list[TextResult]
+    not_screened: list[int] = Field(default_factory=list)
+    """Indices of the `messages` that the direction leaves out, by their role."""
     timing: Timings
 
 
@@ -231,7 +290,7 @@ class ErrorInfo(_Wire):
     """The field, where it is about one."""
     request_id: str
     fields: list[ErrorField] = Field(default_factory=list)
-    """Every field that does not fit, where the body was refused."""
+    """The fields that do not fit, where the body was refused; the first 20."""
 
 
 class ErrorResponse(_Wire):

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from guard_server.cancellation import unless_disconnected
+from guard_server.disclosure import disclose
 from guard_server.errors import GuardError
 from guard_server.labels import Direction, Task
 from guard_server.schemas import (
@@ -26,8 +27,8 @@ from guard_server.service import Answer, Guard, Outcome, guard_of, request_id_of
 
 SCREEN: Final = "/v1/screen"
 BATCH: Final = "/v1/screen/batch"
-PROMPT_ROLES: Final = frozenset({"user", "tool", "function"})
-"""Whose messages are screened with direction `prompt`: people's and tools'. System and developer texts are the operator's."""
+NO_PROMPT: Final = frozenset({"system", "developer", "assistant"})
+"""Whose messages direction `prompt` leaves out: the operator's and the model's. Any other role may be anybody's."""
 Indexed = tuple[int, Subject, int]
 """A text with its index in the request, and how many parts of its message hold no text."""
 router = APIRouter(tags=["guard"])
@@ -38,6 +39,7 @@ Details = Annotated[bool, Query(description="Give the score of every segment.")]
 @router.post(SCREEN)
 async def screen_texts(
     request: Request,
+    response: Response,
     item: ScreenItem,
     guard: Annotated[Guard, Depends(guard_of)],
     request_id: Annotated[str, Depends(request_id_of)],
@@ -46,12 +48,14 @@ async def screen_texts(
     """Screen texts, or the messages of a chat; the worst result is the decision."""
     indexed = _subjects(item)
     answer = await unless_disconnected(request, guard.screen(SCREEN, *_plain(indexed, item)))
+    disclose(response, [answer], _parts(indexed))
     return _response(guard, answer, indexed, item, request_id, details)
 
 
 @router.post(BATCH)
 async def screen_batch(
     request: Request,
+    response: Response,
     body: BatchRequest,
     guard: Annotated[Guard, Depends(guard_of)],
     request_id: Annotated[str, Depends(request_id_of)],
@@ -61,14 +65,15 @@ async def screen_batch(
     indexed = [_subjects(item) for item in body.items]
     work = guard.screen_batch(BATCH, [_plain(found, item) for found, item in zip(indexed, body.items, strict=True)])
     answers = await unless_disconnected(request, work)
+    disclose(response, answers, sum(map(_parts, indexed)))
     results = []
     for index, (answer, found, item) in enumerate(zip(answers, indexed, body.items, strict=True)):
         if isinstance(answer, GuardError):
             error = ItemError(type=answer.kind, message=answer.message, status=answer.status)
             results.append(BatchResult(index=index, error=error))
         else:
-            response = _response(guard, answer, found, item, f"{request_id}-{index}", details)
-            results.append(BatchResult(index=index, answer=response))
+            own = _response(guard, answer, found, item, f"{request_id}-{index}", details)
+            results.append(BatchResult(index=index, answer=own))
     return BatchResponse(id=request_id, results=results)
 
 
@@ -76,17 +81,29 @@ def _plain(indexed: list[Indexed], item: ScreenItem) -> tuple[list[Subject], str
     return [subject for _, subject, _ in indexed], item.policy
 
 
+def _parts(indexed: list[Indexed]) -> int:
+    """How many parts hold no text."""
+    return sum(parts for _, _, parts in indexed)
+
+
 def _response(
     guard: Guard, answer: Answer, indexed: list[Indexed], item: ScreenItem, request_id: str, details: bool
 ) -> ScreenResponse:
-    if unread := sum(parts for _, _, parts in indexed):
+    if unread := _parts(indexed):
         guard.unread("part", unread)
     results = [
         _result(index, outcome, item.task != "auto", parts, details)
         for (index, _, parts), outcome in zip(indexed, answer.outcomes, strict=True)
     ]
+    screened = {index for index, _, _ in indexed}
     return ScreenResponse(
-        id=request_id, decision=answer.decision, policy=answer.policy, model=answer.model, results=results, timing=_timing(answer)
+        id=request_id,
+        decision=answer.decision,
+        policy=answer.policy,
+        model=answer.model,
+        results=results,
+        not_screened=[i for i in range(len(item.messages or ())) if i not in screened],
+        timing=_timing(answer),
     )
 
 
@@ -102,7 +119,7 @@ def _subjects(item: ScreenItem) -> list[Indexed]:
 def _from_messages(messages: list[Message], direction: Direction, task: Task | None) -> list[Indexed]:
     found, asked = [], None
     for index, message in enumerate(messages):
-        if direction is Direction.PROMPT and message.role in PROMPT_ROLES:
+        if direction is Direction.PROMPT and message.role not in NO_PROMPT:
             found.append((index, Subject(message.text(), direction, task), message.unread()))
         elif direction is Direction.RESPONSE and message.role == "assistant":
             found.append((index, Subject(message.text(), direction, task, asked), message.unread()))

@@ -1,7 +1,7 @@
 """`POST /v1/screen/stream`: text is held back until it is screened, while it is still being written.
 
-In, NDJSON: a head `{"direction", "task", "policy", "prompt"}`, then `{"text": "..."}` lines. Out, NDJSON, or server-sent events
-where the caller accepts `text/event-stream`:
+In: a head `{"direction", "task", "policy", "prompt"}`, then `{"text": "..."}` lines, as NDJSON, or as the data of server-sent
+events where the body's type is `text/event-stream`. Out: NDJSON, or server-sent events where the caller accepts them:
 
     {"event": "text", "text": ..., "released": 123}      this much may be shown
     {"event": "end", "decision", "score", ...}           all of it was screened and has left
@@ -16,38 +16,42 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from guard_server.answers import KINDS, error_body
+from guard_server.bundle_spec import Window
 from guard_server.errors import BadRequestError, GuardError, NotReadyError, TooLargeError
 from guard_server.labels import Decision, Direction, Task
+from guard_server.schemas import Given
 from guard_server.screening import Subject
 from guard_server.service import Guard, Outcome, guard_of, request_id_of
 from guard_server.streaming import Due, Holdback
 
 ROUTE: Final = "/v1/screen/stream"
 MAX_LINE: Final = 1_000_000
+"""Bytes of a line, or of the data of one server-sent event."""
+SSE: Final = "text/event-stream"
+UNREADY: Final = Window(characters=480, overlap=160)
+"""How a stream is cut that begins before a bundle is loaded, where the policy fails open."""
 router = APIRouter(tags=["guard"])
 
 
-class StreamHead(BaseModel):
+class StreamHead(Given):
     """The first line."""
 
-    model_config = ConfigDict(extra="forbid")
     direction: Direction = Direction.RESPONSE
     task: Task | Literal["auto"] = "auto"
     policy: str | None = None
     prompt: str | None = None
 
 
-class StreamChunk(BaseModel):
+class StreamChunk(Given):
     """Each further line."""
 
-    model_config = ConfigDict(extra="forbid")
     text: str
 
 
@@ -69,17 +73,23 @@ class Duplex(StreamingResponse):
     ROUTE,
     response_class=StreamingResponse,
     responses={200: {"content": {"application/x-ndjson": {}, "text/event-stream": {}}, "description": "events, one a line"}},
-    openapi_extra={"requestBody": {"required": True, "content": {"application/x-ndjson": {"schema": {"type": "string"}}}}},
+    openapi_extra={
+        "requestBody": {"required": True, "content": {t: {"schema": {"type": "string"}} for t in ("application/x-ndjson", SSE)}}
+    },
 )
 async def stream(
     request: Request, guard: Annotated[Guard, Depends(guard_of)], request_id: Annotated[str, Depends(request_id_of)]
 ) -> StreamingResponse:
     """Screen a text while it is being written."""
     lines = _lines(request)
+    if request.headers.get("content-type", "").startswith(SSE):
+        lines = _data(lines)
+    else:
+        lines = (line async for line in lines if line.strip())
     head = await _head(lines)
     events = _screened(_Session(guard, head), lines, request_id)
-    if "text/event-stream" in request.headers.get("accept", ""):
-        return Duplex((f"data: {json.dumps(e)}\n\n" async for e in events), media_type="text/event-stream")
+    if SSE in request.headers.get("accept", ""):
+        return Duplex((f"data: {json.dumps(e)}\n\n" async for e in events), media_type=SSE)
     return Duplex((json.dumps(e) + "\n" async for e in events), media_type="application/x-ndjson")
 
 
@@ -121,13 +131,13 @@ class _Session:
     """One stream's state: what is held back, and the worst that was found."""
 
     def __init__(self, guard: Guard, head: StreamHead) -> None:
-        """Raises `NotFoundError` for an unknown policy, before anything is answered."""
-        current = guard.models.status().current
-        if current is None:
+        """Raises what choosing the policy raises, and `NotReadyError` where it fails closed, before anything is answered."""
+        current, policy = guard.models.status().current, guard.policies.choose(ROUTE, head.policy)
+        if current is None and guard.policies.on_failure(ROUTE, policy) == "closed":
             raise NotReadyError("no bundle has passed its self-test")
         self.guard, self.head = guard, head
-        self.holdback = Holdback(current.spec.window)
-        self.limit = guard.policies.choose(ROUTE, head.policy).max_characters
+        self.holdback = Holdback(current.spec.window if current else UNREADY)
+        self.limit = policy.max_characters
         self.text = ""
         self.scored = 0
         self.outcome: Outcome | None = None
@@ -159,7 +169,10 @@ class _Session:
             self.guard.metrics.stream_released.observe(self.holdback.released)
             return {"event": "blocked", "released": self.holdback.released, **self._found()}
         event: Event = {"event": "text", "text": self.holdback.release(upto), "released": self.holdback.released}
-        return event if self.outcome.failure is None else event | {"failure": self.outcome.failure}
+        if self.outcome.failure is not None:
+            return event | {"failure": self.outcome.failure}
+        skipped = _skipped(self.outcome)
+        return event | {"skipped": skipped} if skipped else event
 
     def end(self) -> Event:
         """The last event of a stream that was not blocked."""
@@ -179,21 +192,43 @@ class _Session:
             "categories": found.categories,
             "refusal": found.refusal,
             "bundle": found.bundle,
+            "skipped": _skipped(outcome),
         }
 
 
+def _skipped(outcome: Outcome) -> list[dict[str, str]]:
+    """The decodings that a limit left unread."""
+    return [{"view": s.view, "reason": s.reason} for s in outcome.screened.skipped] if outcome.screened else []
+
+
+async def _data(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The data of each server-sent event, its lines joined; comments and other fields are skipped."""
+    data: list[bytes] = []
+    size = 0
+    async for line in lines:
+        name, _, value = line.rstrip(b"\r").partition(b":")
+        if name == b"data":
+            data.append(value.removeprefix(b" "))
+            size += len(value) + 1
+            if size > MAX_LINE:
+                raise BadRequestError(f"an event may have {MAX_LINE} bytes", field="text")
+        elif not name and not value and data:
+            yield b"\n".join(data)
+            data, size = [], 0
+    if data:
+        yield b"\n".join(data)
+
+
 async def _lines(request: Request) -> AsyncIterator[bytes]:
-    """The lines of the body as they come; blank ones are skipped."""
+    """The lines of the body as they come, blank ones too."""
     rest = b""
     async for chunk in request.stream():
         *whole, rest = (rest + chunk).split(b"\n")
         if len(rest) > MAX_LINE:
             raise BadRequestError(f"a line may have {MAX_LINE} bytes", field="text")
         for line in whole:
-            if line.strip():
-                yield line
-    if rest.strip():
-        yield rest
+            yield line
+    yield rest
 
 
 def _first(error: ValidationError) -> str:

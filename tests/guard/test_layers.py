@@ -39,6 +39,7 @@ LAYERS: dict[str, int] = {
     "service": 7,
     "middleware": 7,
     "lifecycle": 8,
+    "disclosure": 8,
     "routes": 9,
     "app": 10,
     "serve": 11,

@@ -21,10 +21,10 @@ from guard_server.errors import GuardError
 from guard_server.lifecycle import announce, load_configured
 from guard_server.logs import make_logger
 from guard_server.metrics import Metrics
-from guard_server.middleware import Admission, BodyLimit, RequestLog
+from guard_server.middleware import Admission, BodyLimit, OpenLimit, RequestLog
 from guard_server.models import Classifier, EngineOptions, ModelSet, build_classifier
 from guard_server.policy import Policies, check_against
-from guard_server.routes import ROUTERS
+from guard_server.routes import ROUTERS, stream
 from guard_server.schemas import ErrorResponse
 from guard_server.service import Guard
 from guard_server.settings import Settings
@@ -42,6 +42,7 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
         401: "No key, or an unknown one.",
         403: "The key may not do this.",
         404: "Unknown policy or route.",
+        408: "The body took too long to come.",
         409: "The bundle must not be served.",
         413: "Body or text over the limit.",
         422: "A field that cannot be used as given.",
@@ -52,6 +53,8 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     }.items()
 }
 """What any route may answer, for the OpenAPI document."""
+OPEN_PER_PERMIT: Final = 8
+"""Far over the permits, which say at once what is too much; this bounds the memory of bodies that are still coming."""
 Build = Callable[[Bundle], Classifier]
 
 
@@ -69,7 +72,8 @@ def create_app(settings: Settings, policies: Policies, build: Build | None = Non
         middleware=[
             Middleware(RequestLog, metrics=metrics, logger=logger),
             Middleware(Admission, gatekeeper=gatekeeper),
-            Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+            Middleware(OpenLimit, most=settings.max_requests * OPEN_PER_PERMIT, metrics=metrics),
+            Middleware(BodyLimit, settings=settings, streams={stream.ROUTE}),
         ],
     )
     options = EngineOptions(**settings.model_dump(include={f.name for f in fields(EngineOptions)}))

@@ -1,12 +1,14 @@
 """What every request passes before its route, as plain ASGI.
 
 The order in `app.create_app` is: `RequestLog` (request id, clock, access log) outermost, then `Admission` (who asks, how often:
-before any body is read), then `BodyLimit`, then routing.
+before any body is read), then `OpenLimit` and `BodyLimit`, then routing.
 """
 
+import asyncio
 import re
 import time
 import uuid
+from collections.abc import Set as AbstractSet
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -15,9 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from guard_server.answers import error_answer, internal_answer
 from guard_server.auth import Gatekeeper, credential_of
-from guard_server.errors import GuardError
+from guard_server.errors import GuardError, OverloadedError
 from guard_server.logs import Logger, describe
 from guard_server.metrics import Metrics
+from guard_server.settings import Settings
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 QUIET = {"/healthz", "/readyz", "/metrics"}
@@ -95,11 +98,39 @@ class Admission:
         await self.app(scope, receive, send)
 
 
-class BodyLimit:
-    """Refuses a body over the limit with 413: by its declared length at once, else as soon as it has grown over it."""
+class OpenLimit:
+    """Answers 503 to a request beyond so many open ones, but for probes: they must tell a full server from a dead one."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self.app, self.max_bytes = app, max_bytes
+    def __init__(self, app: ASGIApp, most: int, metrics: Metrics) -> None:
+        self.app, self.most, self.metrics = app, most, metrics
+        self._open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http" or scope["path"] in QUIET:
+            await self.app(scope, receive, send)
+            return
+        if self._open >= self.most:
+            self.metrics.shed.inc()
+            error = OverloadedError(f"{self._open} requests are open already")
+            await error_answer(error, scope["state"]["request_id"])(scope, receive, send)
+            return
+        self._open += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._open -= 1
+
+
+class BodyLimit:
+    """Refuses a body over the limit with 413: by its declared length at once, else as soon as it has grown over it.
+
+    One that does not come in time is answered 408; where the path is one of `streams`, whose bodies come as they are written,
+    each part has its own time.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, streams: AbstractSet[str]) -> None:
+        self.app, self.settings, self.streams = app, settings, streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -107,23 +138,46 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "")
-        scope.setdefault("state", {})["body_too_large"] = _over(declared, self.max_bytes)
+        scope.setdefault("state", {})["body_too_large"] = _over(declared, self.settings.max_body_bytes)
+        in_time = self._in_time(receive, is_stream=scope["path"] in self.streams)
         read = 0
 
         async def limited() -> Message:
             nonlocal read
             if scope["state"]["body_too_large"]:
                 raise self._too_large(declared)
-            message = await receive()
+            message = await in_time()
             read += len(message.get("body", b""))
-            if read > self.max_bytes:
+            if read > self.settings.max_body_bytes:
                 raise self._too_large("more")
             return message
 
         await self.app(scope, limited, send)
 
+    def _in_time(self, receive: Receive, *, is_stream: bool) -> Receive:
+        """`receive` with the time limit of the body; what comes after the body, a disconnect, may take as long as it will."""
+        seconds = self.settings.stream_idle_seconds if is_stream else self.settings.body_seconds
+        end = asyncio.get_running_loop().time() + seconds
+        complete = False
+
+        async def limited() -> Message:
+            nonlocal complete
+            if complete:
+                return await receive()
+            try:
+                async with asyncio.timeout(seconds) if is_stream else asyncio.timeout_at(end):
+                    message = await receive()
+            except TimeoutError:
+                detail = f"the body took more than {seconds:g} s" + (" for its next part" if is_stream else "")
+                # The rest of the body would be read as the next request's head.
+                raise HTTPException(408, detail, headers={"connection": "close"}) from None
+            complete = not message.get("more_body", False)
+            return message
+
+        return limited
+
     def _too_large(self, found: str) -> HTTPException:
-        return HTTPException(413, f"the body may have {self.max_bytes} bytes, found {found[:20]}")
+        return HTTPException(413, f"the body may have {self.settings.max_body_bytes} bytes, found {found[:20]}")
 
 
 def _over(declared: str, limit: int) -> bool:

@@ -23,6 +23,8 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.guard = guard
         self._timer: asyncio.TimerHandle | None = None
+        self._silent: dict[object, object] = {}
+        self._look_at = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first SIGTERM turns readyz to 503 and stops accepting after `drain_seconds`; a second one stops at once."""
@@ -42,6 +44,27 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         if self.started:
             self._say_where()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Every 0.1 s: uvicorn's own care, and closing what has not sent a whole head for `body_seconds` (to twice as long)."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_at:
+            self._look_at = now + self.guard.settings.body_seconds
+            self._close_silent()
+        return await super().on_tick(counter)
+
+    def _close_silent(self) -> None:
+        """Close the connections that are between requests and were so, after the same request, when this was last called."""
+        found: dict[object, object] = {}
+        for connection in list(self.server_state.connections):
+            # The request that it answers or has answered last; uvicorn ends idle connections only after a first one.
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None and not cycle.response_complete:
+                continue
+            found[connection] = cycle
+            if connection in self._silent and self._silent[connection] is cycle and connection.transport is not None:
+                connection.transport.close()
+        self._silent = found
 
     def _reload(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._try_reload())
@@ -75,7 +98,7 @@ def run(settings: Settings) -> None:
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=int(settings.shutdown_seconds),
-        # Far over the permits, so that overload is answered by us, with a reason; this only bounds memory.
-        limit_concurrency=settings.max_requests * 8,
+        # No limit_concurrency: it counts silent connections, so that a few would turn the probes away. We bound requests instead.
+        ws="none",
     )
     Server(config, app.state.guard).run()

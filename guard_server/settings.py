@@ -60,11 +60,16 @@ class Settings(BaseSettings):
     max_queue_tokens: int = Field(default=262_144, ge=1)
     """Tokens that may wait for inference; more is answered 503."""
     max_requests: int = Field(default=256, ge=1)
-    """Permits: requests being screened at one time; one more is answered 503 at once."""
+    """Permits: requests being screened at one time; one more is answered 503 at once. Eight times as many may be open, counting
+    those whose bodies still come; probes are not counted."""
     deadline_seconds: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     """For one request, from its acceptance; past it: 504."""
     max_body_bytes: int = Field(default=2_000_000, ge=1)
     """A larger body is answered 413."""
+    body_seconds: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    """How long a request's body may take to come; past it: 408. A connection that sends no whole head for so long is closed."""
+    stream_idle_seconds: float = Field(default=120.0, gt=0, allow_inf_nan=False)
+    """How long `/v1/screen/stream` waits for the next part of a body, in place of `body_seconds`; past it: 408."""
     max_texts: int = Field(default=64, ge=1)
     """Texts, messages or items in one request."""
     drain_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard_server.errors import NotFoundError, PolicyError
+from guard_server.errors import NotAllowedError, NotFoundError, PolicyError
 from guard_server.labels import TASKS, Decision, Direction, Task
 from guard_server.policy import (
     Policies,
@@ -26,11 +26,14 @@ SHIPPED = Path(__file__).resolve().parents[2] / "policies" / "guard.yaml"
 
 
 def policies(
-    prompt: str = '{"*": {flag: {target_fpr: .05}, block: {target_fpr: .01}}}', more: str = "", after: str = ""
+    prompt: str = '{"*": {flag: {target_fpr: .05}, block: {target_fpr: .01}}}',
+    more: str = "",
+    after: str = "",
+    name: str = "default:",
 ) -> Policies:
     """A file with one policy."""
     return parse_policies(
-        f"schema_version: guard-policy/v1\npolicies:\n  default:\n    prompt: {prompt}\n"
+        f"schema_version: guard-policy/v1\npolicies:\n  {name}\n    prompt: {prompt}\n"
         f'    response: {{"*": {{flag: {{target_fpr: .05}}, block: never}}}}\n{more}\n{after}'
     )
 
@@ -171,3 +174,40 @@ def test_a_decision_never_softens_as_the_score_rises(low: float, high: float, sc
     assert order.index(at.decide(score)) <= order.index(at.decide(min(1, score + 0.1)))
     assert at.decide(at.block or 0) is Decision.BLOCK
     assert Thresholds(None, None).decide(score) is Decision.ALLOW
+
+
+def test_only_stricter_policies_can_be_chosen_on_the_shipped_foreign_contracts() -> None:
+    """`observe`, which never blocks, can be named on the guard's own routes alone."""
+    shipped = load_policies(SHIPPED)
+    assert shipped.choose("/v1/screen", "observe").name == "observe"
+    for route in ("/v1/moderations", "/beta/litellm_basic_guardrail_api"):
+        assert {shipped.choose(route, name).name for name in (None, "default", "strict")} == {"default", "strict"}
+        with pytest.raises(NotAllowedError, match="observe"):
+            shipped.choose(route, "observe")
+
+
+@pytest.mark.parametrize(
+    ("route", "listed", "allowed"),
+    [
+        ("/v1/screen", "", True),
+        ("/v1/screen", ", policies: []", False),
+        ("/v1/moderations", "", False),
+        ("/v1/moderations", ", policies: any", True),
+        ("/v1/moderations", ", policies: [default, other]", True),
+    ],
+)
+def test_a_route_lists_what_a_request_may_choose(route: str, listed: str, allowed: bool) -> None:
+    """Left out: any on the guard's own routes, none on the foreign ones; else what is listed, and always the route's own."""
+    found = policies(after=f"  other: *rules\nroutes:\n  {route}: {{policy: default{listed}}}", name="default: &rules")
+    assert found.choose(route, "default").name == "default"
+    if allowed:
+        assert found.choose(route, "other").name == "other"
+    else:
+        with pytest.raises(NotAllowedError):
+            found.choose(route, "other")
+
+
+def test_a_route_that_lists_an_unknown_policy_is_refused() -> None:
+    """The nearest known name is given."""
+    with pytest.raises(PolicyError, match="nearest known is 'default'"):
+        policies(after="routes:\n  /v1/moderations: {policy: default, policies: [defualt]}")

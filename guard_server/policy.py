@@ -57,10 +57,10 @@ class _Record(BaseModel):
 
 
 class Limit(_Record):
-    """From which score on something is done: stated as a share of harmless requests, or as the score itself."""
+    """From which score on something is done: stated as a share of harmless texts, or as the score itself."""
 
     target_fpr: FiniteFloat | None = Field(default=None, gt=0, lt=1)
-    """Share of harmless requests that may reach it; the bundle knows the score."""
+    """Share of harmless texts that may reach it; the bundle knows the score."""
     threshold: FiniteFloat | None = Field(default=None, ge=0, le=1)
     """The calibrated probability itself, however many windows are scored."""
 

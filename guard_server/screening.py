@@ -136,17 +136,11 @@ async def screen(subjects: Sequence[Subject], *, policy: Policy, active: Active,
     loop = asyncio.get_running_loop()
     began = time.perf_counter()
 
-    def work() -> list[Prepared]:
-        found = []
-        for s in subjects:
-            if loop.time() >= deadline:
-                raise too_late()
-            context = s.context if s.direction is Direction.RESPONSE else None
-            found.append(prepare(s.text, context, policy, active.spec, active.tokenizer))
-        return found
+    def piece(s: Subject) -> tuple[int, Callable[[], Prepared]]:
+        context = s.context if s.direction is Direction.RESPONSE else None
+        return len(s.text) + len(s.context or ""), partial(prepare, s.text, context, policy, active.spec, active.tokenizer)
 
-    characters = sum(len(s.text) + len(s.context or "") for s in subjects)
-    prepared = await desk.run(work, characters=characters, deadline=deadline)
+    prepared = await desk.run([piece(s) for s in subjects], deadline=deadline)
     if loop.time() >= deadline:
         raise too_late()
     prepare_seconds = time.perf_counter() - began

@@ -17,7 +17,7 @@ INLINE_CHARACTERS: Final = 2000
 MAX_CHARACTERS: Final = 2_000_000
 """Of all requests that are being prepared or wait for it: about two seconds of work for one thread on European text."""
 SLICE_CHARACTERS: Final = 20_000
-"""A turn ends with the text that reaches so many: few enough to be fair, enough that changing threads costs little beside them."""
+"""A turn ends with the text that reaches so many: few enough to be fair, enough to be worth a change of threads."""
 _RETRY_SECONDS: Final = 1.0
 T = TypeVar("T")
 

@@ -79,7 +79,8 @@ class Engine(Protocol):
     async def score(self, batch: Sequence[Encoded], *, deadline: float) -> tuple[list[Scores], Timing]:
         """Scores in the batch's order; `deadline` on the event loop's clock.
 
-        Raises `OverloadedError` when the queue is full, `DeadlineExceededError`, `InferenceFailedError` (a NaN score is one).
+        Raises `OverloadedError` when the queue is full, `TooLargeError` for a batch that could never fit it,
+        `DeadlineExceededError`, `InferenceFailedError` (a NaN score is one).
         Cancelling the awaiting task drops what has not begun.
         """
 

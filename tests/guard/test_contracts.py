@@ -308,6 +308,14 @@ def test_a_lone_surrogate_anywhere_is_no_server_error(app: TestClient, route: st
         answer.json()
 
 
+@pytest.mark.parametrize("depth", [10, 300, 700, 900, 100_000])
+def test_arguments_nested_deep_are_no_server_error(app: TestClient, depth: int) -> None:
+    """They are screened, or refused as the caller's fault."""
+    body = json.dumps({"input_type": "response", "tool_calls": [_call("@")]}).replace('"@"', "[" * depth + "]" * depth)
+    answer = app.post(LITELLM, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in ({200} if depth == 10 else {200, 400, 422}), answer.text
+
+
 # Callers who have gone
 
 

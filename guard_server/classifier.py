@@ -13,6 +13,7 @@ from typing import Final, Literal
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from tokenizers import Encoding
 from tokenizers import Tokenizer as HfTokenizer
 
 from guard_server.bundle import MODEL, TOKENIZER, Bundle
@@ -20,6 +21,7 @@ from guard_server.bundle_spec import Calibration
 from guard_server.errors import BundleError, InferenceFailedError
 from guard_server.labels import CATEGORIES, TASKS
 from guard_server.records import Encoded, Scores
+from guard_server.wordpiece import readable
 
 Device = Literal["cpu", "cuda"]
 _INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids")
@@ -46,7 +48,8 @@ class OnnxTokenizer:
         self._context_characters = bundle.spec.context_characters
         data = bundle.files.read(TOKENIZER)
         try:
-            self._tokenizer = HfTokenizer.from_buffer(data)
+            # Here too and not in the export alone: a bundle made elsewhere must not be blind where a word holds an emoji.
+            self._tokenizer = HfTokenizer.from_buffer(readable(data))
         except Exception as error:  # tokenizers raises bare ones
             msg = f"{bundle.files.folder}: {TOKENIZER} cannot be loaded ({error}); build the bundle again"
             raise BundleError(msg) from error
@@ -54,6 +57,7 @@ class OnnxTokenizer:
         self._tokenizer.no_padding()
         # "[SEP]" written by a caller is text, not the mark that separates the prompt from the answer.
         self._tokenizer.encode_special_tokens = True
+        self._unknown_id = self._tokenizer.token_to_id(getattr(self._tokenizer.model, "unk_token", None) or "")
 
     def encode(self, text: str, *, context: str | None = None) -> Encoded:
         """Ids of the text, or of the pair (the context's last `context_characters`, text)."""
@@ -61,7 +65,14 @@ class OnnxTokenizer:
             encoding = self._tokenizer.encode(text)
         else:
             encoding = self._tokenizer.encode(context[-self._context_characters :], text)
-        return Encoded(tuple(encoding.ids), tuple(encoding.type_ids))
+        return Encoded(tuple(encoding.ids), tuple(encoding.type_ids), self._unknown(encoding, 0 if context is None else 1))
+
+    def _unknown(self, encoding: Encoding, sequence: int) -> tuple[tuple[int, int], ...]:
+        ids = encoding.ids
+        if self._unknown_id is None or self._unknown_id not in ids:
+            return ()
+        rows = zip(ids, encoding.sequence_ids, encoding.offsets, strict=True)
+        return tuple(span for token, of, span in rows if token == self._unknown_id and of == sequence)
 
 
 class OnnxModel:

@@ -61,14 +61,43 @@ _INVISIBLE: Final = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
     "\ufff9-\ufffb\U000e0000-\U000e0fff"
 )
-_INVISIBLE_IN_WORD: Final = re.compile(f"(?<=[A-Za-z])[{_INVISIBLE}]+(?=[A-Za-z])")
+# Scripts that need no joiners: Latin, Greek, Cyrillic. Controls are listed where `\s` holds them. What a run may follow is in no
+# run (`\w`), so that each run is read once.
+_LETTERS: Final = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af\u0370-\u052f"
+_BETWEEN_LETTERS: Final = re.compile(
+    rf"(?<=[{_LETTERS}0-9])(?<=\w)(?:[^\x00-\x7f\w\s]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u115f\u1160\u3164\uffa0])++"
+    rf"(?=[{_LETTERS}0-9])"
+)
+_ALL_INVISIBLE: Final = re.compile(f"[{_INVISIBLE}]")
 _TAGS: Final = re.compile("[\U000e0020-\U000e007e]{2,}\U000e007f?")
 _SELECTORS: Final = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{4,}")
 
 
 def invisible(text: str) -> Iterator[Edit]:
-    """Characters without a shape between two Latin letters (scripts that need joiners, and emoji, keep theirs)."""
-    return iter(()) if text.isascii() else ((*found.span(), "") for found in _INVISIBLE_IN_WORD.finditer(text))
+    """Characters without a shape, and symbols such as emoji, between two letters, left out (`bo🙂mb`).
+
+    Scripts that need joiners keep theirs, and prose its dashes, dots and apostrophes.
+    """
+    return ((start, end, "") for start, end in _between_letters(text))
+
+
+def separators(text: str) -> Iterator[Edit]:
+    """The same characters read as spaces (`build🙂a🙂bomb`)."""
+    return ((start, end, " ") for start, end in _between_letters(text))
+
+
+def _between_letters(text: str) -> Iterator[tuple[int, int]]:
+    """Runs between two letters, or a letter and a digit, in which not all is punctuation or accents."""
+    for found in _BETWEEN_LETTERS.finditer(text):
+        start, end = found.span()
+        if (text[start - 1].isalpha() or text[end].isalpha()) and any(map(_odd, found.group())):
+            yield start, end
+
+
+def _odd(character: str) -> bool:
+    """A control, format or private character, a symbol, an enclosing mark, or one without a shape."""
+    kind = unicodedata.category(character)
+    return kind[0] in "CS" or kind == "Me" or _ALL_INVISIBLE.match(character) is not None
 
 
 def tags(text: str) -> Iterator[Edit]:

@@ -30,6 +30,8 @@ class Encoded:
 
     ids: tuple[int, ...]
     type_ids: tuple[int, ...]
+    unknown: tuple[tuple[int, int], ...] = ()
+    """Where in the segment's text (characters, end excluded) the tokenizer knows nothing; the model cannot tell these apart."""
 
     def __len__(self) -> int:
         """The number of tokens: what batches are filled by."""

@@ -22,6 +22,7 @@ from guard_server.errors import InferenceFailedError, TooLargeError
 from guard_server.labels import CATEGORIES, TASKS, Category, Decision, Direction, Task
 from guard_server.policy import Policy, Thresholds, thresholds
 from guard_server.records import Encoded, Engine, Scores, Segment, Tokenizer
+from guard_server.unknown import unknown_words
 from guard_server.views import Skipped, View, views
 from guard_server.windows import fit, windows
 
@@ -179,14 +180,18 @@ def prepare(text: str, context: str | None, policy: Policy, spec: BundleSpec, to
     # Dropped among views alone: what is seen twice in the original is counted twice, as when the thresholds were set.
     known = {encoded.ids for _, encoded in original}
     extra: list[tuple[Segment, Encoded]] = []
+    seen = list(original)
     for view in found.found:
-        for segment, encoded in _encoded_segments(view, spec, encode, tokenizer.max_tokens):
+        parts = _encoded_segments(view, spec, encode, tokenizer.max_tokens)
+        seen += parts
+        for segment, encoded in parts:
             if encoded.ids not in known:
                 known.add(encoded.ids)
                 extra.append((segment, encoded))
+    skipped = (*found.skipped, *unknown_words(text, seen, found.found))
     segments, ids = zip(*original, *extra, strict=True)
     read = tuple(dict.fromkeys(segment.view for segment, _ in extra))
-    return Prepared(segments, ids, len(original), read, found.skipped, found.characters_read, cut)
+    return Prepared(segments, ids, len(original), read, skipped, found.characters_read, cut)
 
 
 def cut_context(context: str | None, spec: BundleSpec, tokenizer: Tokenizer) -> tuple[str | None, bool]:

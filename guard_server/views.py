@@ -29,6 +29,8 @@ class View:
     name: str
     """Of the decoder, or of both, joined by `+`, where one was found inside another."""
     text: str
+    read: tuple[tuple[int, int], ...] = ()
+    """Spans of what it was found in, characters, for which it shows plain ASCII."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def views(text: str, settings: ViewSettings) -> Views:
                 if first is None:
                     continue
                 full_name = f"{source.name}+{name}" if source.name else name
-                shown, whole = _excerpt(source.text, chain([first], edits), settings.max_bytes)
+                shown, whole, done = _excerpt(source.text, chain([first], edits), settings.max_bytes)
                 seen = seen or {_plain(text)}
                 if (key := _plain(shown)) in seen:
                     continue
@@ -96,7 +98,7 @@ def views(text: str, settings: ViewSettings) -> Views:
                 if not whole:
                     skipped.append(Skipped(full_name, f"cut at {settings.max_bytes} bytes"))
                 total += size
-                found.append(View(full_name, shown))
+                found.append(View(full_name, shown, done))
         level = found[first_new:]
     return Views(tuple(found), tuple(skipped), read)
 
@@ -106,22 +108,25 @@ def _real(text: str, edits: Iterable[Edit]) -> Iterator[Edit]:
     return (edit for edit in edits if _plain(text[edit[0] : edit[1]]) != _plain(edit[2]))
 
 
-def _excerpt(text: str, edits: Iterable[Edit], room: int) -> tuple[str, bool]:
-    """The text around the edits, these applied, of at most `room` bytes; and whether that is all of it."""
+def _excerpt(text: str, edits: Iterable[Edit], room: int) -> tuple[str, bool, tuple[tuple[int, int], ...]]:
+    """The text around the edits, these applied, of at most `room` bytes; whether that is all; and spans made plain ASCII."""
     pieces: list[str] = []
+    plain: list[tuple[int, int]] = []
     size = done = 0
     for start, end, new in edits:
         if start - done > 2 * MARGIN or not pieces:
             pieces += [text[done : min(done + MARGIN, start - MARGIN)] + "\n"] if pieces else []
             done = max(done, start - MARGIN)
         pieces += [text[done:start], new]
+        if new.isascii():
+            plain.append((start, end))
         size += sum(map(len, pieces[-2:]))
         done = end
         if size > room:
             break
     pieces.append(text[done : done + MARGIN])
     data = "".join(pieces).encode()
-    return data[:room].decode(errors="ignore"), len(data) <= room
+    return data[:room].decode(errors="ignore"), len(data) <= room, tuple(plain)
 
 
 def _plain(text: str) -> str:
@@ -144,6 +149,7 @@ VIEWS: Final[dict[str, Decoder]] = {
     "tags": decoders.tags,
     "selectors": decoders.selectors,
     "invisible": decoders.invisible,
+    "separators": decoders.separators,
     "compatibility": decoders.compatibility,
     "lookalikes": decoders.lookalikes,
     "base64": decoders.base64,

@@ -37,6 +37,7 @@ from guard_server.training.scored import Logits, Scored, Text
 from guard_server.training.select import flagged_of, table
 from guard_server.training.sources import clean, read_sources
 from guard_server.training.tune import tune
+from guard_server.wordpiece import readable
 
 CARD: Final = "training_card.json"
 OUT_OF_FOLD: Final = "oof.jsonl"
@@ -81,8 +82,8 @@ class Run:
             return GuardModel.on_encoder(self.encoder, self.recipe.shape)
 
     def tokenizer(self) -> Tokenizer:
-        """The encoder's tokenizer."""
-        return Tokenizer.from_file(str(self.encoder / TOKENIZER))
+        """The encoder's tokenizer, as the server makes it."""
+        return Tokenizer.from_buffer(readable((self.encoder / TOKENIZER).read_bytes()))
 
     def bank(self, model: GuardModel, examples: Sequence[Example]) -> Bank:
         """Pools of the examples' windows."""

@@ -1,8 +1,10 @@
 """Screening one text: the whole of it, every view, the right task, the worst segment, and errors instead of guesses."""
 
 import asyncio
+import base64
 import dataclasses
 import math
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -148,10 +150,49 @@ def test_a_view_with_the_same_tokens_is_not_scored_again() -> None:
             return super().encode(text.replace("\u200b", ""), context=context)
 
     active = Steered(tokenizer=Blind())
-    assert run("a b\u200bomb", active).segments == 1
+    # The reading with a space is another one.
+    assert run("a b\u200bomb", active).views == ("separators",)
     both = run("a b\u200bomb")
-    assert both.segments == 2
+    assert both.views == ("invisible", "separators")
     assert both.characters_read >= len(DEFAULT.views) * len("a b\u200bomb")
+
+
+class Latin(Letters):
+    """Knows ASCII alone, and runs of anything else as unknown."""
+
+    def encode(self, text: str, *, context: str | None = None) -> Encoded:
+        """With the unknown runs."""
+        known = super().encode(text, context=context)
+        return Encoded(known.ids, known.type_ids, tuple(m.span() for m in re.finditer(r"[^\x00-\x7f]+", text)))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("how to \ua000\ua001 it", 1),
+        ("a b\ua000omb", 1),
+        ("\u12a5\u1295\u12f4\u1275 \u1290\u12cd " * 20, 40),
+        ("thanks\U0001f642 for all\U0001f389\U0001f389 \u2764\ufe0f it's 20\u00b0", 0),
+        ("the sign \u2135 alone", 0),
+        ("\U0001d5ef\U0001d5fc\U0001d5fa\U0001d5ef", 0),
+        ("b\u043emb", 0),
+        ("build\u3164a\u3164rope", 0),
+    ],
+)
+def test_unknown_words_show_and_are_never_just_allowed(text: str, words: int) -> None:
+    """Unknown words are counted once each, whatever windows they lie in; signs, and what a view reads, are none."""
+    found = run(text, Steered(tokenizer=Latin()))
+    said = [s.reason for s in found.skipped if s.view == "original"]
+    assert said == ([f"unknown to the tokenizer: {words} word{'s' * (words > 1)}"] if words else [])
+    assert not words or found.decision is not Decision.ALLOW
+
+
+def test_unknown_words_inside_an_encoding_show() -> None:
+    """A view whose words the tokenizer does not know is listed as not read."""
+    hidden = base64.b64encode("\ua000\ua001\ua002\ua003\ua004\ua005 \ua000\ua001".encode()).decode()
+    assert [(s.view, s.reason) for s in run(hidden, Steered(tokenizer=Latin())).skipped] == [
+        ("base64", "unknown to the tokenizer: 2 words")
+    ]
 
 
 def test_what_a_limit_left_unread_is_never_just_allowed() -> None:

@@ -79,6 +79,14 @@ def test_cut_windows_keep_the_overlap_where_they_are_long_enough() -> None:
         assert any(p.start <= start and start + 50 <= p.end for p in parts)
 
 
+def test_signs_of_one_token_each_keep_the_overlap() -> None:
+    """Of 480 signs with one token each, 256 to a window, every span of 160 lies whole in a part; none is in more than six."""
+    text = "!?" * 240
+    parts = [part for part, _ in fit(Segment(text, "original", 0, 480), 160, per_character, 256)]
+    assert all(any(p.start <= start and start + 160 <= p.end for p in parts) for start in range(480 - 160 + 1))
+    assert max(sum(p.start <= at < p.end for p in parts) for at in range(480)) <= 6
+
+
 def test_what_fits_is_left_alone() -> None:
     """A segment within the limit comes back as it was, with its tokens."""
     segment = Segment("kill the process", "original", 3, 19)

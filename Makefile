@@ -79,6 +79,7 @@ bench: $(STAMP)
 	$(MAKE) bench-guard
 
 bench-guard: $(STAMP)
+	$(BIN)/python -m bench.guard_quality
 	$(BIN)/python -m bench.guard_throughput
 	$(BIN)/python -m bench.guard_latency
 	$(BIN)/python -m bench.guard_overload

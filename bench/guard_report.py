@@ -1,6 +1,6 @@
 """What the guard's benches share around their measurement: options, texts of a length, percentiles, the place of the table.
 
-Tables go to docs/guard_figures.md. A measurement with `--quick` is a smoke test: it prints its table and writes nothing.
+Tables go to docs/guard.md. A measurement with `--quick` is a smoke test: it prints its table and writes nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from guard_server.records import Tokenizer
 from guard_server.settings import DEFAULT_BUNDLE, shipped_policies
 from guard_server.training.material.documents import filler
 
-DOCUMENT = ROOT / "docs" / "guard_figures.md"
+DOCUMENT = ROOT / "docs" / "guard.md"
 Row = Mapping[str, object]
 
 
@@ -50,7 +50,7 @@ def progress() -> Progress:
 
 
 def published(name: str, arguments: argparse.Namespace, bundle: Bundle, rows: Sequence[Row], **payload: object) -> None:
-    """Print the table; unless --quick, write bench/results/`name`.json and the table's place in docs/guard_figures.md."""
+    """Print the table; unless --quick, write bench/results/`name`.json and the table's place in docs/guard.md."""
     where = machine("onnxruntime", "fastapi", "uvicorn")
     text = f"{table(rows)}\n\nBundle {bundle.spec.name} {bundle.spec.version} ({bundle.digest[:12]}). {stated(where)}"
     print(text)

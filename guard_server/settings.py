@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     """How long a request's body may take to come; past it: 408. A connection that sends no whole head for so long is closed."""
     stream_idle_seconds: float = Field(default=120.0, gt=0, allow_inf_nan=False)
     """How long `/v1/screen/stream` waits for the next part of a body, in place of `body_seconds`; past it: 408."""
-    max_texts: int = Field(default=64, ge=1)
+    max_texts: int = Field(default=64, ge=1, le=10_000)
     """Texts, messages or items in one request."""
     drain_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Between SIGTERM (readyz turns 503) and the end of accepting."""

@@ -25,7 +25,7 @@ def cli_reference(name: str, module: str) -> str:
 
 def guard_settings() -> str:
     """The guard's settings as a table: variable, default, meaning."""
-    head = "# Settings of the guard\n\nEnvironment variables, read once at start. Sizes in bytes or characters, times in seconds.\n\n"
+    head = "# Settings of the guard\n\nEnvironment variables, read at start. Sizes in bytes or characters, times in seconds.\n\n"
     rows = ["| variable | default | |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=False)

@@ -30,7 +30,7 @@ from guard_server.training.figures import TARGETS, Evaluation, Judged, rate, sum
 from guard_server.training.latency import Latency, measure
 from guard_server.training.long_texts import PER_KIND, answer_documents, list_documents, prompt_documents
 from guard_server.training.material import generate
-from guard_server.training.quantise import LARGEST, Kind, choose
+from guard_server.training.quantise import COMPUTED_IN_FP32, LARGEST, Kind, choose
 from guard_server.training.recipe import Recipe, Texts
 from guard_server.training.rows import Row
 from guard_server.training.scored import REFUSAL, Logits, Scored, Text, texts_of
@@ -178,7 +178,7 @@ def _fill(folder: Path, scratch: Path, given: _Input, draft: BundleSpec, largest
 
     room = largest - (folder / TOKENIZER).stat().st_size - CARDS_ROOM
     kind, attempts = choose(full / MODEL, folder / MODEL, score, largest=room)
-    draft = draft.model_copy(update={"precision": "fp32" if kind == "fp32" else "int8"})
+    draft = draft.model_copy(update={"precision": "fp32" if kind in COMPUTED_IN_FP32 else "int8"})
     say(f"calibration and thresholds: {kind}")
     calibration, fits = calibrate(given.out_of_fold)
     scorer = Scorer(folder, draft, workers=given.workers)

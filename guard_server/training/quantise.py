@@ -1,4 +1,4 @@
-"""Shrinks an fp32 graph to dynamic int8 where that keeps its judgements, and says what was tried.
+"""Shrinks an fp32 graph as far as keeps its judgements, and says what was tried.
 
 In: model.onnx (fp32) and texts whose harm is labelled. Out: the smallest variant that passes the quality gate, per direction and
 task: at most .01 AUROC lost and at most 2 % of decisions changed at the threshold for 5 % false positives, which each file has
@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from guard_server.errors import BundleError
 from guard_server.labels import TASKS, Direction, Task
+from guard_server.training.compact import compact
 from guard_server.training.export import write_graph
 from guard_server.training.scored import Scored
 from guard_server.training.thresholds import upper_quantile
@@ -37,8 +38,13 @@ LARGEST: Final = 40_000_000
 """Bytes of a whole bundle."""
 _NARROW: Final = 16
 """Layers that give at most so many numbers are heads: they cost nothing in fp32."""
-Kind = Literal["int8", "int8-ffn-fp32", "fp32"]
-KINDS: Final[tuple[Kind, ...]] = ("int8", "int8-ffn-fp32", "fp32")
+Kind = Literal["int8", "int8-ffn-fp32", "stored-small", "fp32"]
+KINDS: Final[tuple[Kind, ...]] = ("int8", "int8-ffn-fp32", "stored-small", "fp32")
+"""In the order they are tried, which is that of their speed. `stored-small`: fp32 arithmetic on weights stored in fp16 and embedding
+tables stored in int8 (`compact`)."""
+
+
+COMPUTED_IN_FP32: Final = frozenset[Kind]({"stored-small", "fp32"})
 
 
 class QualityError(BundleError):
@@ -86,10 +92,11 @@ def quantise(source: Path, target: Path, kind: Kind) -> None:
     graph = onnx.load(source)
     # With the exporter's shapes noted, the quantiser's shape inference contradicts them.
     del graph.graph.value_info[:]
-    if kind == "fp32":
-        write_graph(graph, target)
-        return
+    if kind == "stored-small":
+        graph = compact(graph)
     write_graph(graph, target)
+    if kind in COMPUTED_IN_FP32:
+        return
     with _quiet():
         quantize_dynamic(
             target,

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from guard_server.labels import CATEGORIES, TASKS
 from guard_server.training.batches import Window, encode, padded
 from guard_server.training.model import GuardModel, Shape
-from tests.guard.training.encoders import FAMILIES, tiny_guard, tiny_tokenizer
+from tests.guard.training.guards import FAMILIES, tiny_guard, tiny_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 

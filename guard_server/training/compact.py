@@ -1,7 +1,8 @@
 """Stores a graph's weights small and computes with them in fp32. In: an fp32 graph. Out: the same graph, 2.6 times smaller.
 
-Embedding tables become int8 with one scale a row, multiplied back after the lookup; other large weights become fp16, cast back once
-when the file is loaded. No activation is rounded, so judgements stay where dynamic int8 moves them, at the price of fp32's speed.
+Embedding tables become int8 with one scale a row, multiplied back after the lookup; other large weights become fp16, cast back
+once when the file is loaded. No activation is rounded, so judgements stay where dynamic int8 moves them, at the price of fp32's
+speed.
 """
 
 from collections.abc import Iterator
@@ -19,13 +20,10 @@ def compact(graph: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of the graph with small weights; raises nothing, and leaves what it can't store smaller."""
     made = onnx.ModelProto()
     made.CopyFrom(graph)
-    weights = {
-        tensor.name: tensor
-        for tensor in made.graph.initializer
-        if tensor.data_type == TensorProto.FLOAT and _size(tensor) > LARGE
-    }
+    floats = (tensor for tensor in made.graph.initializer if tensor.data_type == TensorProto.FLOAT)
+    weights = {tensor.name: tensor for tensor in floats if int(np.prod(tensor.dims)) > LARGE}
     tables = _tables(made, weights)
-    nodes = [*_casts(made, {name: tensor for name, tensor in weights.items() if name not in tables})]
+    nodes = [*_casts({name: tensor for name, tensor in weights.items() if name not in tables})]
     for node in made.graph.node:
         nodes += _lookup(made, node, weights[node.input[0]]) if _is_lookup(node, tables) else [node]
     for name in tables:
@@ -33,10 +31,6 @@ def compact(graph: onnx.ModelProto) -> onnx.ModelProto:
     del made.graph.node[:]
     made.graph.node.extend(nodes)
     return made
-
-
-def _size(tensor: TensorProto) -> int:
-    return int(np.prod(tensor.dims))
 
 
 def _tables(graph: onnx.ModelProto, weights: dict[str, TensorProto]) -> set[str]:
@@ -51,7 +45,7 @@ def _is_lookup(node: onnx.NodeProto, tables: set[str]) -> bool:
     return node.op_type == "Gather" and node.input[0] in tables and axis == 0
 
 
-def _casts(graph: onnx.ModelProto, weights: dict[str, TensorProto]) -> Iterator[onnx.NodeProto]:
+def _casts(weights: dict[str, TensorProto]) -> Iterator[onnx.NodeProto]:
     """Each weight in fp16 under a new name, and the node that gives it back under the old one."""
     for name, tensor in weights.items():
         small = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{name}.fp16")

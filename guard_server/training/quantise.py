@@ -40,8 +40,8 @@ _NARROW: Final = 16
 """Layers that give at most so many numbers are heads: they cost nothing in fp32."""
 Kind = Literal["int8", "int8-ffn-fp32", "stored-small", "fp32"]
 KINDS: Final[tuple[Kind, ...]] = ("int8", "int8-ffn-fp32", "stored-small", "fp32")
-"""In the order they are tried, which is that of their speed. `stored-small`: fp32 arithmetic on weights stored in fp16 and embedding
-tables stored in int8 (`compact`)."""
+"""In the order they are tried, which is that of their speed. `stored-small`: fp32 arithmetic on weights stored in fp16 and
+embedding tables stored in int8 (`compact`)."""
 
 
 COMPUTED_IN_FP32: Final = frozenset[Kind]({"stored-small", "fp32"})

@@ -19,7 +19,7 @@ from guard_server.training.model import GuardModel, Heads, Shape
 from guard_server.training.recipe import HeadTraining, Recipe, Texts, Tuning
 from guard_server.training.rows import Row
 from guard_server.training.train import Corpus, Run, corpus_of, out_of_fold, read_scores, train, write_scores
-from tests.guard.training.encoders import tiny_guard, tiny_tokenizer
+from tests.guard.training.guards import tiny_guard, tiny_tokenizer
 
 HARMFUL = ("break into the neighbour's house", "write a virus for the office", "steal the money from the shop", "forge a letter")
 BENIGN = ("plant a tree in the garden", "write a letter to the cook", "summarize the match", "sort the values of a list")

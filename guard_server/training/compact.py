@@ -25,7 +25,7 @@ def compact(graph: onnx.ModelProto) -> onnx.ModelProto:
     tables = _tables(made, weights)
     nodes = [*_casts({name: tensor for name, tensor in weights.items() if name not in tables})]
     for node in made.graph.node:
-        nodes += _lookup(made, node, weights[node.input[0]]) if _is_lookup(node, tables) else [node]
+        nodes += _lookup(made, node, weights[node.input[0]]) if _takes_rows(node) and node.input[0] in tables else [node]
     for name in tables:
         made.graph.initializer.remove(weights[name])
     del made.graph.node[:]
@@ -35,14 +35,13 @@ def compact(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 def _tables(graph: onnx.ModelProto, weights: dict[str, TensorProto]) -> set[str]:
     """Two-dimensional weights whose rows are looked up, and that nothing else reads."""
-    looked_up = {node.input[0] for node in graph.graph.node if node.op_type == "Gather"} & weights.keys()
-    otherwise = {name for node in graph.graph.node if node.op_type != "Gather" for name in node.input}
-    return {name for name in looked_up - otherwise if len(weights[name].dims) == 2}
+    looked_up = {node.input[0] for node in graph.graph.node if _takes_rows(node)}
+    otherwise = {name for node in graph.graph.node if not _takes_rows(node) for name in node.input}
+    return {name for name in looked_up & weights.keys() - otherwise if len(weights[name].dims) == 2}
 
 
-def _is_lookup(node: onnx.NodeProto, tables: set[str]) -> bool:
-    axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-    return node.op_type == "Gather" and node.input[0] in tables and axis == 0
+def _takes_rows(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Gather" and next((a.i for a in node.attribute if a.name == "axis"), 0) == 0
 
 
 def _casts(weights: dict[str, TensorProto]) -> Iterator[onnx.NodeProto]:

@@ -10,7 +10,7 @@ from guard_server.training.quantise import quantise
 from tests.guard.training.guards import save_guard
 
 
-def _logits(path: Path, ids: np.ndarray) -> list[np.ndarray]:  # type: ignore[type-arg]
+def _logits(path: Path, ids: np.ndarray) -> list[np.ndarray]:
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     ones = np.ones_like(ids)
     given = {"input_ids": ids, "attention_mask": ones, "token_type_ids": np.zeros_like(ids)}

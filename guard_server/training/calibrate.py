@@ -22,6 +22,8 @@ PRIOR: Final = 0.5
 """Declared share of positives that the probabilities assume: no true share is known, and thresholds don't depend on it."""
 LEAST: Final = 50
 """Texts of either class that a task needs for a scale of its own; below it the scale comes from all tasks together."""
+WORST_TEMPERATURE: Final = 3.0
+"""A task whose own scale is flatter has left-out scores that hardly rank: it takes its scale from all tasks together too."""
 BINS: Final = 15
 _LOG_TEMPERATURE: Final = (-3.0, 3.0)
 
@@ -46,7 +48,7 @@ class Fit:
     positives: int
     negatives: int
     pooled: bool
-    """Fitted on all tasks together, because this one has too few texts of a class."""
+    """Fitted on all tasks together, because this one has too few texts of a class or none that rank."""
     error_before: float | None
     """Expected calibration error of sigmoid(logit) on the same texts; None where they hold one class alone."""
     error_after: float | None
@@ -114,7 +116,8 @@ def expected_calibration_error(table: Sequence[Bin]) -> float:
 def calibrate(scored: Scored, *, prior: float = PRIOR) -> tuple[Calibration, tuple[Fit, ...]]:
     """Scales of all heads from out-of-fold logits, and how they were fitted.
 
-    A task with fewer than `LEAST` texts of a class takes its scale from all tasks' texts, read at its own column. Raises
+    A task with fewer than `LEAST` texts of a class, or whose own scale is flatter than `WORST_TEMPERATURE`, takes its scale from
+    all tasks' texts, read at its own column. Raises
     `ValueError` where a head has no texts of both classes at all.
     """
     prompts = scored.about_harm(Direction.PROMPT)
@@ -123,12 +126,11 @@ def calibrate(scored: Scored, *, prior: float = PRIOR) -> tuple[Calibration, tup
     for task in TASKS:
         own = scored.about_harm(Direction.PROMPT, task)
         enough = min(int(own.harmful().sum()), int((~own.harmful()).sum())) >= LEAST
-        used = own if enough else prompts
-        scale = _scale(used.logits.risk(Direction.PROMPT, task), used.harmful(), used.datasets(), prior)
-        harm[task] = scale
-        fits.append(
-            _judge(f"harm:{task}", own.logits.risk(Direction.PROMPT, task), own.harmful(), own.datasets(), scale, not enough)
-        )
+        scale = _task_scale(own, task, prior) if enough else None
+        pooled = scale is None or scale.temperature > WORST_TEMPERATURE
+        harm[task] = _task_scale(prompts, task, prior) if scale is None or pooled else scale
+        risk = own.logits.risk(Direction.PROMPT, task)
+        fits.append(_judge(f"harm:{task}", risk, own.harmful(), own.datasets(), harm[task], pooled))
     answers, refusals = scored.about_harm(Direction.RESPONSE), scored.about_refusal()
     heads = {
         "response_harm": (answers.logits.response[:, HARM], answers.harmful(), answers.datasets()),
@@ -147,6 +149,10 @@ def calibrate(scored: Scored, *, prior: float = PRIOR) -> tuple[Calibration, tup
         ),
     )
     return calibration, tuple(fits)
+
+
+def _task_scale(scored: Scored, task: Task, prior: float) -> Scale:
+    return _scale(scored.logits.risk(Direction.PROMPT, task), scored.harmful(), scored.datasets(), prior)
 
 
 def _scale(logits: Floats, positive: Flags, datasets: Sequence[str], prior: float) -> Scale:

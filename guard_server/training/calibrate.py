@@ -22,7 +22,7 @@ PRIOR: Final = 0.5
 """Declared share of positives that the probabilities assume: no true share is known, and thresholds don't depend on it."""
 LEAST: Final = 50
 """Texts of either class that a task needs for a scale of its own; below it the scale comes from all tasks together."""
-WORST_TEMPERATURE: Final = 3.0
+WORST_TEMPERATURE: Final = 8.0
 """A task whose own scale is flatter has left-out scores that hardly rank: it takes its scale from all tasks together too."""
 BINS: Final = 15
 _LOG_TEMPERATURE: Final = (-3.0, 3.0)

@@ -220,10 +220,10 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def builtin_policies() -> dict[str, Path]:
-    """Name → file of the policies that ship with the program."""
+    """Name → file of the policies that ship with the program; the guard's own file lies beside them in a checkout."""
     here = Path(__file__).resolve().parent
     folder = next((f for f in (here / "_policies", here.parent / "policies") if f.is_dir()), None)
-    return {p.stem: p for p in sorted(folder.glob("*.yaml"))} if folder else {}
+    return {p.stem: p for p in sorted(folder.glob("*.yaml")) if p.stem != "guard"} if folder else {}
 
 
 def load_policy(name_or_path: str | Path) -> LoadedPolicy:

@@ -159,8 +159,8 @@ class GuardModel(nn.Module):
     def load(cls, folder: Path) -> Self:
         """The model that `save` wrote, in evaluation mode; raises `FileNotFoundError`, or `RuntimeError` where weights differ."""
         shape = Shape.model_validate_json((folder / SHAPE).read_text())
-        config = AutoConfig.from_pretrained(folder / ENCODER, local_files_only=True, trust_remote_code=False)
-        model = cls(AutoModel.from_config(config, trust_remote_code=False), shape)
+        config = AutoConfig.from_pretrained(folder / ENCODER, local_files_only=True)
+        model = cls(AutoModel.from_config(config), shape)
         model.load_state_dict(load_file(folder / WEIGHTS))
         return model.eval()
 
@@ -170,7 +170,7 @@ class GuardModel(nn.Module):
         if not (folder / WEIGHTS).is_file():
             msg = f"no {WEIGHTS} in {folder}: only safetensors weights are loaded"
             raise FileNotFoundError(msg)
-        encoder = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, trust_remote_code=False)
+        encoder = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         separator = shape.separator if shape.separator is not None else separator_of(Tokenizer.from_file(str(folder / TOKENIZER)))
         return cls(encoder.float(), shape.model_copy(update={"separator": separator})).eval()
 

@@ -90,17 +90,17 @@ def test_the_first_variant_that_passes_ships(exported: Path, tmp_path: Path) -> 
 
 
 def test_nothing_ships_when_nothing_passes(exported: Path, tmp_path: Path) -> None:
-    """With both int8 variants spoiled and fp32 too large, the error names the task and the change."""
+    """With every smaller variant spoiled and fp32 too large, the error names the task and the change."""
     good, bad = _judged(2.0)
-    answers = iter((good, bad, bad))
+    answers = iter((good, bad, bad, bad))
     with pytest.raises(QualityError, match=r"text_generation AUROC.*decisions changed.*too large"):
         choose(exported / "model.onnx", tmp_path / "model.onnx", lambda _: next(answers), largest=1000)
 
 
 def test_fp32_ships_where_it_is_small_enough(exported: Path, tmp_path: Path) -> None:
-    """With both int8 variants spoiled, the fp32 file ships when it fits."""
+    """With every smaller variant spoiled, the fp32 file ships when it fits."""
     good, bad = _judged(2.0)
-    answers = iter((good, bad, bad))
+    answers = iter((good, bad, bad, bad))
     kind, _ = choose(exported / "model.onnx", tmp_path / "model.onnx", lambda _: next(answers))
     assert kind == "fp32"
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_expit, log_softmax
+from sklearn.metrics import roc_auc_score
 
 from guard_server.bundle_spec import Calibration, Scale
 from guard_server.labels import TASKS, Direction, Task
@@ -22,8 +23,9 @@ PRIOR: Final = 0.5
 """Declared share of positives that the probabilities assume: no true share is known, and thresholds don't depend on it."""
 LEAST: Final = 50
 """Texts of either class that a task needs for a scale of its own; below it the scale comes from all tasks together."""
-WORST_TEMPERATURE: Final = 8.0
-"""A task whose own scale is flatter has left-out scores that hardly rank: it takes its scale from all tasks together too."""
+LEAST_AUROC: Final = 0.7
+"""A task whose left-out scores rank worse takes scale and thresholds from all tasks together too: with its own sets left out, the
+fold models did not know the task, so these scores say nothing of the model that ships, which has seen them all."""
 BINS: Final = 15
 _LOG_TEMPERATURE: Final = (-3.0, 3.0)
 
@@ -116,8 +118,8 @@ def expected_calibration_error(table: Sequence[Bin]) -> float:
 def calibrate(scored: Scored, *, prior: float = PRIOR) -> tuple[Calibration, tuple[Fit, ...]]:
     """Scales of all heads from out-of-fold logits, and how they were fitted.
 
-    A task with fewer than `LEAST` texts of a class, or whose own scale is flatter than `WORST_TEMPERATURE`, takes its scale from
-    all tasks' texts, read at its own column. Raises
+    A task with fewer than `LEAST` texts of a class, or whose left-out scores rank worse than `LEAST_AUROC`, takes its
+    scale from all tasks' texts, read at its own column. Raises
     `ValueError` where a head has no texts of both classes at all.
     """
     prompts = scored.about_harm(Direction.PROMPT)
@@ -126,9 +128,8 @@ def calibrate(scored: Scored, *, prior: float = PRIOR) -> tuple[Calibration, tup
     for task in TASKS:
         own = scored.about_harm(Direction.PROMPT, task)
         enough = min(int(own.harmful().sum()), int((~own.harmful()).sum())) >= LEAST
-        scale = _task_scale(own, task, prior) if enough else None
-        pooled = scale is None or scale.temperature > WORST_TEMPERATURE
-        harm[task] = _task_scale(prompts, task, prior) if scale is None or pooled else scale
+        pooled = not (enough and ranks(own, Direction.PROMPT, task))
+        harm[task] = _task_scale(prompts if pooled else own, task, prior)
         risk = own.logits.risk(Direction.PROMPT, task)
         fits.append(_judge(f"harm:{task}", risk, own.harmful(), own.datasets(), harm[task], pooled))
     answers, refusals = scored.about_harm(Direction.RESPONSE), scored.about_refusal()
@@ -149,6 +150,12 @@ def calibrate(scored: Scored, *, prior: float = PRIOR) -> tuple[Calibration, tup
         ),
     )
     return calibration, tuple(fits)
+
+
+def ranks(own: Scored, direction: Direction, task: Task) -> bool:
+    """Whether the left-out scores of a task tell harmful from harmless; sets weigh the same from 100 texts on."""
+    harmful, risk = own.harmful(), own.logits.risk(direction, task)
+    return float(roc_auc_score(harmful, risk, sample_weight=class_weights(own.datasets(), harmful, PRIOR))) >= LEAST_AUROC
 
 
 def _task_scale(scored: Scored, task: Task, prior: float) -> Scale:

@@ -13,7 +13,7 @@ import numpy as np
 
 from guard_server.bundle_spec import Calibration, Scale, Threshold
 from guard_server.labels import TASKS, Direction, Task
-from guard_server.training.calibrate import probabilities
+from guard_server.training.calibrate import probabilities, ranks
 from guard_server.training.scored import Logits, Scored
 from guard_server.training.weights import FULL_SET, Flags, Floats, set_weights
 
@@ -131,7 +131,9 @@ def set_thresholds(
     for direction in Direction:
         harmless = out_of_fold.where(_harmless(out_of_fold, direction))
         for task in TASKS:
-            used, pooled = _basis(harmless, direction, task)
+            about = out_of_fold.about_harm(direction, task)
+            known = about.harmful().any() and not about.harmful().all()
+            used, pooled = _basis(harmless, direction, task, ranked=not known or ranks(about, direction, task))
             windows = {kind: _risks(read, calibration, direction, task) for kind, read in documents.get(direction, {}).items()}
             for target in TARGETS:
                 single = _single(used, calibration, direction, task, target, shipped)
@@ -169,10 +171,10 @@ def _left_out(inside: Scored, used: Scored, calibration: Calibration) -> Iterato
         yield LeftOut(first.dataset, first.direction, first.task, target, len(inside.texts), rate)
 
 
-def _basis(harmless: Scored, direction: Direction, task: Task) -> tuple[Scored, bool]:
-    """The harmless texts that set a task's thresholds, and whether they are all tasks'."""
+def _basis(harmless: Scored, direction: Direction, task: Task, *, ranked: bool = True) -> tuple[Scored, bool]:
+    """The harmless texts that set a task's thresholds, and whether they are all tasks'; `ranked`: `calibrate.ranks`."""
     own = harmless.about_harm(direction, task)
-    enough = len(own.texts) >= LEAST_BENIGN and len(set(own.datasets())) >= LEAST_SETS
+    enough = ranked and len(own.texts) >= LEAST_BENIGN and len(set(own.datasets())) >= LEAST_SETS
     return (own, False) if enough else (harmless, True)
 
 

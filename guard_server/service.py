@@ -107,10 +107,6 @@ class Guard:
     def __post_init__(self) -> None:
         self._text_log = TextLog(self.settings)
 
-    def deadline(self) -> float:
-        """When a request that comes now must be answered, on the loop's clock."""
-        return asyncio.get_running_loop().time() + self.settings.deadline_seconds
-
     async def screen(self, route: str, subjects: Sequence[Subject], policy_name: str | None = None) -> Answer:
         """Screen all subjects of one request under one permit, one deadline and one bundle."""
         (answer,) = await self.screen_batch(route, [(subjects, policy_name)])
@@ -123,7 +119,7 @@ class Guard:
         texts = sum(len(subjects) for subjects, _ in items)
         if texts > self.settings.max_texts:
             raise TooLargeError(f"a request may hold {self.settings.max_texts} texts, found {texts}", field="texts")
-        deadline = asyncio.get_running_loop().time() + self.settings.deadline_seconds
+        deadline = self._deadline()
         try:
             with self.permit():
                 work = [self._screen(route, subjects, name, deadline) for subjects, name in items]
@@ -164,6 +160,10 @@ class Guard:
         finally:
             self._taken -= 1
             self.metrics.in_flight.set(self._taken)
+
+    def _deadline(self) -> float:
+        """When a request that comes now must be answered, on the loop's clock."""
+        return asyncio.get_running_loop().time() + self.settings.deadline_seconds
 
     def unread(self, kind: str, count: int) -> None:
         """Note parts of a request that hold no text and can't be screened."""
@@ -216,7 +216,7 @@ class Guard:
         task.add_done_callback(self._shadows.discard)
 
     async def _compare(self, policy: Policy, subjects: list[Subject], found: list[Screened]) -> None:
-        deadline = asyncio.get_running_loop().time() + self.settings.deadline_seconds
+        deadline = self._deadline()
         try:
             async with self.models.lease_shadow() as active:
                 if active is None:

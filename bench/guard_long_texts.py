@@ -233,7 +233,7 @@ def count_all(reader: Reader, all_placements: Sequence[Placement], workers: int)
             for key, tally in pool.map(one, all_placements):
                 tallies[key] = tallies.get(key, Tally()) + tally
                 bar.advance(task)
-        except BaseException:
+        except BaseException:  # an interruption too must not wait for what is queued
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return tallies
@@ -248,7 +248,7 @@ def read_all(reader: Reader, texts: Sequence[str], workers: int, what: str) -> l
             for read in pool.map(reader.read, texts):
                 done.append(read)
                 bar.advance(task)
-        except BaseException:
+        except BaseException:  # an interruption too must not wait for what is queued
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         return done

@@ -54,7 +54,7 @@ class GuardProcess:
         self._process = psutil.Process(self._popen.pid)
         try:
             self.port = self._listening()
-        except BaseException:
+        except BaseException:  # an interruption too must leave no server behind
             self._stop()
             raise
         return self

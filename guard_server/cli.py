@@ -44,7 +44,7 @@ def serve(
     workers: Annotated[int | None, typer.Option(min=0, help="Inference threads (default 0: one per usable core).")] = None,
     log: Annotated[Literal["json", "text"] | None, typer.Option(help="Form of the log on standard error (default json).")] = None,
 ) -> None:
-    """Serve. Everything else is set by `GUARD_...` variables (docs/guard_settings.md lists them); an option wins over its variable."""
+    """Serve. Everything else is set by `GUARD_...` variables (docs/guard_settings.md); an option wins over its variable."""
     from guard_server.serve import run
     from guard_server.settings import Settings
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from gate.cells import Cell, Tests, Walk, family_size, tests_of, walk
 from gate.endpoints.base import Endpoint
 from gate.policy import Policy
-from gate.records import Ask, AttackCase, Judgement, NoResponse, Outcome, Response, Role, canonical_json, sha256_hex
+from gate.records import Ask, AttackCase, NoResponse, Outcome, Response, Role, canonical_json, sha256_hex
 from gate.run_store import Answer, AnswerLog, Opinion
 
 JudgeBatch = Callable[[Iterable[tuple[AttackCase, Response]]], list[Opinion]]
@@ -66,27 +66,12 @@ class Evidence:
     def read(self, cell: Cell) -> Walk:
         """Read the log for one cell again."""
         for case in cell.cases:
-            if case.id not in self.outcomes and (outcomes := case_outcomes(case.id, cell.decoding.samples, self.log)) is not None:
+            if case.id not in self.outcomes and (outcomes := self.log.outcomes(case.id, cell.decoding.samples)) is not None:
                 self.outcomes[case.id] = outcomes
         measure = cell.measure(self.policy.measure)
         result = walk(cell, self.outcomes, self._tests[cell.id], measure, self.policy.evidence.min_judged)
         self.walks[cell.id] = result
         return result
-
-
-def case_outcomes(case_id: str, samples: int, log: AnswerLog) -> list[Outcome | None] | None:
-    """Outcome of each sample; null while one of them has neither an answer nor a reason for none."""
-    found: list[Outcome | None] = []
-    for sample in range(samples):
-        answer = log.answers.get((case_id, sample))
-        if isinstance(answer, NoResponse):
-            found.append(None)
-            continue
-        opinion = log.opinions.get((case_id, sample))
-        if answer is None or opinion is None:
-            return None
-        found.append(opinion.outcome if isinstance(opinion, Judgement) else None)
-    return found
 
 
 @dataclass
@@ -111,7 +96,7 @@ class Attack:
         prompts: dict[str, str] = {}
         self._forget(prompts)
         self._judge_unjudged()
-        self.stored = len(self.log.answers)
+        self.stored = len(self.log)
         evidence = Evidence(self.cells, self.policy, self.log)
         self._report(evidence)
         while open_cells := self._open(evidence):
@@ -161,12 +146,13 @@ class Attack:
             for cell in self.cells
             for case in cell.cases
             for sample in range(cell.decoding.samples)
-            if (case.id, sample) in self.log.answers
+            if self.log.has_answer((case.id, sample))
         }
         gone = {
             place
             for place, key in keys.items()
-            if (known := self.log.answers[place]).key != key or (isinstance(known, NoResponse) and known.kind in TRANSIENT)
+            if (known := self.log.answer(place))
+            and (known.key != key or (isinstance(known, NoResponse) and known.kind in TRANSIENT))
         }
         if gone:
             self.changing()
@@ -187,7 +173,7 @@ class Attack:
                     self._report(evidence)
 
     def _known(self, ask: Ask) -> bool:
-        return (ask.case.id, ask.sample) in self.log.answers
+        return self.log.has_answer((ask.case.id, ask.sample))
 
     def _ask(self, batch: Sequence[Ask]) -> None:
         """Generate one batch, store it (one sync), judge it. Every ask gets exactly one record.
@@ -196,11 +182,12 @@ class Attack:
         """
         self.changing()
         copies: list[Answer] = [
-            self.log.by_key[ask.key].model_copy(update={"case_id": ask.case.id, "sample": ask.sample})
+            known.model_copy(update={"case_id": ask.case.id, "sample": ask.sample})
             for ask in batch
-            if ask.key in self.log.by_key
+            if (known := self.log.twin(ask.key)) is not None
         ]
-        places = {(ask.case.id, ask.sample): ask for ask in batch if ask.key not in self.log.by_key}
+        copied = {(copy.case_id, copy.sample) for copy in copies}
+        places = {place: ask for ask in batch if (place := (ask.case.id, ask.sample)) not in copied}
         answers: dict[tuple[str, int], Answer] = {}
         for answer in self.endpoint.generate(list(places.values())) if places else ():
             place = (answer.case_id, answer.sample)
@@ -219,7 +206,7 @@ class Attack:
 
     def _judge_unjudged(self) -> None:
         """Judge what a kill left answered and not judged."""
-        self._judge([a for place, a in self.log.answers.items() if place not in self.log.opinions])
+        self._judge(self.log.unjudged())
 
     def _judge(self, answers: Iterable[Answer]) -> None:
         pairs = [(self._cases[a.case_id], a) for a in answers if isinstance(a, Response) and a.case_id in self._cases]

@@ -145,7 +145,7 @@ def judge(folder: Path, judge: Judge) -> Verdict:
         store.drop_verdict()
         store.set_judge(judge_label(judge), calibrated=judge.calibrated)
         for log in store.logs.values():
-            answers = [a for a in log.answers.values() if isinstance(a, Response) and a.case_id in cases]
+            answers = [a for a in log.answers() if isinstance(a, Response) and a.case_id in cases]
             log.replace_opinions(judge_batch([(cases[a.case_id], a) for a in answers], judge))
         return _decide_and_report(store, cells)
 
@@ -369,10 +369,10 @@ def _examples(log: AnswerLog, cells: Iterable[Cell], walks: Mapping[str, Walk]) 
     for cell in cells:
         wanted = ("complied", "harmful") if cell.role is Role.ATTACK else ("refused",)
         own = [
-            _example(case, opinion, log.answers[case.id, sample])
+            _example(case, opinion, log.answer((case.id, sample)))
             for case in cell.cases[: len(walks[cell.id].states)]
             for sample in range(cell.decoding.samples)
-            if isinstance(opinion := log.opinions.get((case.id, sample)), Judgement) and opinion.outcome in wanted
+            if isinstance(opinion := log.opinion((case.id, sample)), Judgement) and opinion.outcome in wanted
         ]
         if own and cell.gated:
             found.append(own[:3])
@@ -380,7 +380,7 @@ def _examples(log: AnswerLog, cells: Iterable[Cell], walks: Mapping[str, Walk]) 
     return tuple(turns[:EXAMPLES])
 
 
-def _example(case: AttackCase, opinion: Opinion, answer: Answer) -> report.Example:
+def _example(case: AttackCase, opinion: Opinion, answer: Answer | None) -> report.Example:
     assert isinstance(answer, Response)
     assert isinstance(opinion, Judgement)
     return report.Example(

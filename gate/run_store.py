@@ -23,11 +23,23 @@ from pydantic import TypeAdapter, ValidationError
 
 from gate.errors import InfrastructureError, RunStoreError
 from gate.policy import Policy
-from gate.records import Candidate, EngineInfo, Judgement, NoJudgement, NoResponse, Record, Response, Verdict
+from gate.records import (
+    Candidate,
+    EngineInfo,
+    Judgement,
+    NoJudgement,
+    NoResponse,
+    Outcome,
+    Record,
+    Response,
+    Verdict,
+)
 
 Side = Literal["candidate", "baseline"]
 Answer = Response | NoResponse
 Opinion = Judgement | NoJudgement
+Place = tuple[str, int]
+"""Case id and sample number."""
 
 _ANSWERS: TypeAdapter[Answer] = TypeAdapter(Answer)
 _OPINIONS: TypeAdapter[Opinion] = TypeAdapter(Opinion)
@@ -120,9 +132,9 @@ class AnswerLog:
     def __init__(self, folder: Path, side: Side) -> None:
         self.responses = JsonLines(folder / f"{side}.responses.jsonl")
         self.judgements = JsonLines(folder / f"{side}.judgements.jsonl")
-        self.answers: dict[tuple[str, int], Answer] = {}
-        self.opinions: dict[tuple[str, int], Opinion] = {}
-        self.by_key: dict[str, Response] = {}
+        self._answers: dict[Place, Answer] = {}
+        self._opinions: dict[Place, Opinion] = {}
+        self._by_key: dict[str, Response] = {}
         self.foreign = 0
         """Stored judgements left out, since another judge than the run's made them."""
 
@@ -133,7 +145,7 @@ class AnswerLog:
         for number, line in self.judgements.read():
             opinion = _parse(_OPINIONS, line, self.judgements.path, number)
             if f"{opinion.judge} {opinion.version} {opinion.digest}" == judge:
-                self.opinions[opinion.case_id, opinion.sample] = opinion
+                self._opinions[opinion.case_id, opinion.sample] = opinion
             else:
                 self.foreign += 1
 
@@ -141,6 +153,47 @@ class AnswerLog:
         """Cut off what a kill left half-written."""
         self.responses.mend()
         self.judgements.mend()
+
+    def __len__(self) -> int:
+        """How many places (case id, sample) have an answer or a reason for none."""
+        return len(self._answers)
+
+    def has_answer(self, place: Place) -> bool:
+        """Whether an answer, or a reason for none, is stored."""
+        return place in self._answers
+
+    def answer(self, place: Place) -> Answer | None:
+        """What is stored at a place."""
+        return self._answers.get(place)
+
+    def opinion(self, place: Place) -> Opinion | None:
+        """The run's judge on the answer at a place."""
+        return self._opinions.get(place)
+
+    def twin(self, key: str) -> Response | None:
+        """A stored response with this key: the answer to the same question."""
+        return self._by_key.get(key)
+
+    def answers(self) -> Iterator[Answer]:
+        """All that is stored, in the order it came; the last at a place counts."""
+        yield from list(self._answers.values())
+
+    def unjudged(self) -> Iterator[Response]:
+        """Responses without an opinion of the run's judge."""
+        yield from [a for p, a in self._answers.items() if p not in self._opinions and isinstance(a, Response)]
+
+    def outcomes(self, case_id: str, samples: int) -> list[Outcome | None] | None:
+        """Outcome of each sample; null while one of them has neither an answer nor a reason for none."""
+        found: list[Outcome | None] = []
+        for sample in range(samples):
+            answer, opinion = self._answers.get((case_id, sample)), self._opinions.get((case_id, sample))
+            if isinstance(answer, NoResponse):
+                found.append(None)
+            elif answer is None or opinion is None:
+                return None
+            else:
+                found.append(opinion.outcome if isinstance(opinion, Judgement) else None)
+        return found
 
     def add_answers(self, batch: Sequence[Answer]) -> None:
         """Store a batch of answers."""
@@ -152,30 +205,30 @@ class AnswerLog:
         """Store a batch of judgements."""
         self.judgements.append(batch)
         for opinion in batch:
-            self.opinions[opinion.case_id, opinion.sample] = opinion
+            self._opinions[opinion.case_id, opinion.sample] = opinion
 
-    def forget(self, places: Collection[tuple[str, int]]) -> None:
-        """Remove the answers at these (case id, sample) and their judgements: they are asked again, never graded."""
-        self.answers = {place: answer for place, answer in self.answers.items() if place not in places}
-        self.by_key = {a.key: a for a in self.answers.values() if isinstance(a, Response)}
+    def forget(self, places: Collection[Place]) -> None:
+        """Remove the answers at these places and their judgements: they are asked again, never graded."""
+        self._answers = {place: answer for place, answer in self._answers.items() if place not in places}
+        self._by_key = {a.key: a for a in self._answers.values() if isinstance(a, Response)}
         # Judgements first: killed in between, an answer is judged again; the other way round, the judgement of a removed
         # answer could meet the new one.
-        self.replace_opinions([o for place, o in self.opinions.items() if place not in places])
-        self._rewrite(self.responses, self.answers.values())
+        self.replace_opinions([o for place, o in self._opinions.items() if place not in places])
+        self._rewrite(self.responses, self._answers.values())
 
     def replace_opinions(self, opinions: Iterable[Opinion]) -> None:
         """Write the judgements again, whole or not at all."""
-        self.opinions = {(opinion.case_id, opinion.sample): opinion for opinion in opinions}
-        self._rewrite(self.judgements, self.opinions.values())
+        self._opinions = {(opinion.case_id, opinion.sample): opinion for opinion in opinions}
+        self._rewrite(self.judgements, self._opinions.values())
 
     @staticmethod
     def _rewrite(file: JsonLines, records: Iterable[Record]) -> None:
         write_whole(file.path, b"".join(map(json_line, records)))
 
     def _take(self, answer: Answer) -> None:
-        self.answers[answer.case_id, answer.sample] = answer
+        self._answers[answer.case_id, answer.sample] = answer
         if isinstance(answer, Response):
-            self.by_key[answer.key] = answer
+            self._by_key[answer.key] = answer
 
 
 class RunStore:

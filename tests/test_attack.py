@@ -30,6 +30,7 @@ from gate.records import (
     Task,
 )
 from gate.run_store import AnswerLog
+from tests.stored import judged_places, stored_places
 from tests.trials import cells_of
 
 Reply = Response | NoResponse
@@ -94,7 +95,7 @@ def test_every_answer_and_judgement_is_on_disk_when_the_attack_ends(tmp_path: Pa
     attack(tmp_path, endpoint).run()
     again = AnswerLog(tmp_path, "candidate")
     again.load(LABEL)
-    assert sorted(again.answers) == sorted(again.opinions) == sorted(endpoint.asked)
+    assert stored_places(again) == judged_places(again) == sorted(endpoint.asked)
     assert len(set(endpoint.asked)) == len(endpoint.asked)
 
 
@@ -148,7 +149,7 @@ def test_answer_that_never_comes_is_a_failure_with_a_reason(tmp_path: Path) -> N
 
     attacker = attack(tmp_path, Bent(drop_first))
     attacker.run()
-    lost = attacker.log.answers[dropped[0], 0]
+    lost = attacker.log.answer((dropped[0], 0))
     assert isinstance(lost, NoResponse)
     assert lost.reason == "the engine gave no answer"
 
@@ -166,9 +167,9 @@ def test_answers_of_other_asks_are_not_taken(tmp_path: Path) -> None:
     endpoint = Bent(noisy)
     attacker = attack(tmp_path, endpoint)
     attacker.run()
-    texts = {a.text for a in attacker.log.answers.values() if isinstance(a, Response)}
+    texts = {a.text for a in attacker.log.answers() if isinstance(a, Response)}
     assert "something else" not in texts
-    assert sorted(attacker.log.answers) == sorted(endpoint.asked)
+    assert stored_places(attacker.log) == sorted(endpoint.asked)
 
 
 def test_failing_machine_keeps_the_batches_that_were_stored(tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ def test_failing_machine_keeps_the_batches_that_were_stored(tmp_path: Path) -> N
     stored = [(ask.case.id, ask.sample) for batch in broken.batches[:2] for ask in batch]
     second = Bent()
     attacker = attack(tmp_path, second)
-    assert sorted(attacker.log.answers) == sorted(stored)
+    assert stored_places(attacker.log) == sorted(stored)
     resumed = attacker.run()
     assert not set(second.asked) & set(stored)
     (tmp_path / "whole").mkdir()
@@ -203,7 +204,7 @@ def test_answers_without_a_judgement_are_judged_and_not_asked_again(tmp_path: Pa
     attacker = attack(tmp_path, endpoint)
     attacker.run()
     assert endpoint.asked == []
-    assert sorted(attacker.log.opinions) == sorted(attacker.log.answers)
+    assert judged_places(attacker.log) == stored_places(attacker.log)
 
 
 @pytest.mark.parametrize(("kind", "again"), [("timeout", True), ("unreachable", True), ("error", False), ("unsupported", False)])
@@ -242,7 +243,7 @@ def test_text_that_json_cannot_hold_is_stored(tmp_path: Path) -> None:
 
     attacker = attack(tmp_path, Bent(bend))
     attacker.run()
-    assert {a.text for a in attacker.log.answers.values() if isinstance(a, Response)} == {"I can?'t"}
+    assert {a.text for a in attacker.log.answers() if isinstance(a, Response)} == {"I can?'t"}
 
 
 def test_samples_of_one_case_are_asked_one_by_one(tmp_path: Path) -> None:
@@ -307,10 +308,10 @@ def test_other_engine_asks_again_and_its_answers_replace_the_old(tmp_path: Path)
     attacker.run()
     again = AnswerLog(tmp_path, "candidate")
     again.load(LABEL)
-    keys = {answer.key for answer in again.answers.values()}
-    assert attacker.asked == len(again.answers) == len(keys)
+    keys = {answer.key for answer in again.answers()}
+    assert attacker.asked == len(again) == len(keys)
     lines = (tmp_path / "candidate.responses.jsonl").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == len(again.answers)
+    assert len(lines) == len(again)
 
 
 def test_same_prompt_under_two_decoding_names_is_asked_once(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_baseline_answers_are_kept_apart(tmp_path: Path) -> None:
     assert set(answers_in(folder, "baseline")) <= set(answers_in(folder))
     store = RunStore(folder)
     store.load()
-    keys = [{a.key for a in log.answers.values()} for log in store.logs.values()]
+    keys = [{a.key for a in log.answers()} for log in store.logs.values()]
     assert not keys[0] & keys[1]
 
 

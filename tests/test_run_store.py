@@ -19,6 +19,7 @@ from gate.records import Judgement, NoResponse, Outcome, Response, Verdict
 from gate.run_store import AnswerLog, JsonLines, RunStore, locked, write_whole
 from tests.conftest import ROOT
 from tests.folders import finished_run, inputs_of, scripted
+from tests.stored import judged_places, stored_places
 
 ANSWERS = "candidate.responses.jsonl"
 JUDGEMENTS = "candidate.judgements.jsonl"
@@ -228,7 +229,7 @@ def test_batch_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
     log.responses.path.symlink_to("/dev/full")
     with pytest.raises(InfrastructureError, match="cannot be written"):
         log.add_answers([response("a")])
-    assert log.answers == {}
+    assert len(log) == 0
 
 
 def test_file_is_whole_or_not_there(tmp_path: Path) -> None:
@@ -299,8 +300,8 @@ def test_forgotten_answer_is_dropped_with_its_judgement(tmp_path: Path) -> None:
     log.forget({("a", 0)})
     again = AnswerLog(tmp_path, "candidate")
     again.load("j 1 d")
-    assert (list(again.answers), list(again.opinions)) == ([("b", 0)], [("b", 0)])
-    assert "old" not in again.by_key
+    assert (stored_places(again), judged_places(again)) == ([("b", 0)], [("b", 0)])
+    assert again.twin("old") is None
 
 
 def test_judgements_of_another_judge_are_left_out(tmp_path: Path) -> None:
@@ -310,17 +311,17 @@ def test_judgements_of_another_judge_are_left_out(tmp_path: Path) -> None:
     log.add_opinions([opinion("a"), opinion("b").model_copy(update={"version": "2"})])
     again = AnswerLog(tmp_path, "candidate")
     again.load("j 1 d")
-    assert (list(again.opinions), again.foreign) == ([("a", 0)], 1)
+    assert (judged_places(again), again.foreign) == ([("a", 0)], 1)
 
 
 def test_failure_is_stored_and_is_no_answer_to_anything_else(tmp_path: Path) -> None:
     """Why no answer came is kept for its own case and never copied to another one of the same key."""
     log = AnswerLog(tmp_path, "candidate")
     log.add_answers([NoResponse(case_id="a", sample=0, key="k", kind="timeout", reason="slow")])
-    assert log.by_key == {}
+    assert log.twin("k") is None
     again = AnswerLog(tmp_path, "candidate")
     again.load("j 1 d")
-    assert isinstance(again.answers["a", 0], NoResponse)
+    assert isinstance(again.answer(("a", 0)), NoResponse)
 
 
 def test_damaged_header_is_named(tmp_path: Path) -> None:

@@ -85,8 +85,9 @@ def check(
     def open_endpoint(found: Candidate) -> Endpoint:
         from gate.candidate import check_unchanged
         from gate.endpoints import DEFAULT, ENDPOINTS
+        from gate.endpoints.base import EngineOptions
 
-        endpoint = ENDPOINTS[DEFAULT](found, device=device, dtype=dtype, batch_size=batch_size)
+        endpoint = ENDPOINTS[DEFAULT](found, EngineOptions(device=device, dtype=dtype, batch_size=batch_size))
         check_unchanged(found)
         return endpoint
 

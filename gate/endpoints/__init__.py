@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Final
 
-from gate.endpoints.base import Endpoint
-from gate.endpoints.hf_local import HfLocal
+from gate.endpoints.base import Endpoint, EngineOptions
 from gate.records import Candidate
 
+Engine = Callable[[Candidate, EngineOptions], Endpoint]
+"""Loads a candidate. Raises `CandidateError` for what cannot be loaded whole, `InfrastructureError` when the machine does not do."""
 
-class Engine(Protocol):
-    """Loads a candidate and gives the endpoint that answers for it."""
 
-    def __call__(self, candidate: Candidate, *, device: str = ..., dtype: str = ..., batch_size: int = ...) -> Endpoint:
-        """Raises `CandidateError` for what cannot be loaded whole, `InfrastructureError` when the machine does not suffice."""
-        ...
+def _hf_local(candidate: Candidate, options: EngineOptions) -> Endpoint:
+    from gate.endpoints.hf_local import HfLocal
+
+    return HfLocal(candidate, device=options.device, dtype=options.dtype, batch_size=options.batch_size)
 
 
 ENDPOINTS: Final[Mapping[str, Engine]] = {
-    "hf_local": HfLocal,
+    "hf_local": _hf_local,
 }
 """Name → engine. Importing the table loads no engine's libraries: they come in when one is made."""
 DEFAULT: Final = "hf_local"

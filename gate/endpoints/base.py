@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from gate.records import Ask, AttackCase, EngineInfo, NoResponse, Response
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What a user may say of how a candidate is run; an engine reads what concerns it. No answer's content may depend on any."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int = 64
+    """Prompts per batch of an engine that does not batch by itself."""
+    in_flight: int = 0
+    """Most asks in flight at an engine that batches by itself; 0: the engine's own choice."""
+    memory_share: float = 0.0
+    """Share of the device's memory that vLLM may take; 0: vLLM's own choice."""
+    workers: int = 1
+    """Processes of a cluster, each with a whole engine."""
+    gpus_per_worker: float = 0.0
+    model: str = ""
+    """Name of the served model, where the candidate is a URL."""
 
 
 class Endpoint(Protocol):

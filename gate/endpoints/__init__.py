@@ -9,7 +9,7 @@ from gate.endpoints.base import Endpoint, EngineOptions
 from gate.records import Candidate
 
 Engine = Callable[[Candidate, EngineOptions], Endpoint]
-"""Loads a candidate. Raises `CandidateError` for what cannot be loaded whole, `InfrastructureError` when the machine does not do."""
+"""Loads a candidate. Raises `CandidateError` for what cannot be loaded whole, `InfrastructureError` where the machine fails."""
 
 
 def _hf_local(candidate: Candidate, options: EngineOptions) -> Endpoint:

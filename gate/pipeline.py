@@ -198,6 +198,17 @@ def _plan(policy: Policy, suite: Suite) -> tuple[Cell, ...]:
 
 
 def _stored_plan(store: RunStore) -> tuple[Cell, ...]:
+    """The plan of the run in the folder. A shard is refused: it holds a part of a run, which nothing is decided on."""
+    if store.header.identity.shard:
+        raise RunStoreError(
+            f"{store.folder} holds shard {store.header.identity.shard} of a run, not a run",
+            expected="the folder of a whole run, or of a merged one",
+            mend="merge it with the run's other shards: gate merge OUT SHARD...",
+        )
+    return stored_plan(store)
+
+
+def stored_plan(store: RunStore) -> tuple[Cell, ...]:
     """The plan that the folder's own inputs give; inputs that were changed since the run began are refused."""
     policy, suite, identity = store.policy(), load_suite(store.folder / "suite"), store.header.identity
     cells = _plan(policy, suite)

@@ -64,6 +64,8 @@ class RunIdentity(Record):
     order_digest: str
     judge: str
     """`name version digest`."""
+    shard: str = ""
+    """`i/n` in the folder of a shard, which holds a part of a run and never its verdict; empty in a whole run's."""
 
 
 class RunHeader(Record):

@@ -112,7 +112,7 @@ def tool_version() -> str:
 
 def default_folder(inputs: Inputs) -> Path:
     """`runs/<candidate>-<policy>-<digest of the run's identity>`: the same command finds its own run again."""
-    identity = _header(inputs, _plan(inputs.policy, inputs.suite)).identity
+    identity = header_of(inputs, plan_of(inputs.policy, inputs.suite)).identity
     name = Path(inputs.candidate.path).name or "candidate"
     about = canonical_json(identity.model_dump(mode="json"))
     short = sha256_hex(about)[:16]
@@ -123,15 +123,15 @@ def check(
     inputs: Inputs, folder: Path, open_endpoint: OpenEndpoint, *, batch_size: int = 64, observe: Observer = lambda _: None
 ) -> Verdict:
     """Run, or resume, a check in `folder`; returns the verdict, which stands there with its reports."""
-    cells = _plan(inputs.policy, inputs.suite)
+    cells = plan_of(inputs.policy, inputs.suite)
     prepare_folder(folder)
     with locked(folder):
-        store = _begin(inputs, cells, folder)
-        run_side = partial(_attack, inputs, store, open_endpoint, batch_size, observe)
+        store = begin(inputs, header_of(inputs, cells), folder)
+        run_side = partial(attack_side, inputs, store, open_endpoint, batch_size, observe)
         evidence = run_side("candidate", inputs.candidate, cells)
         if inputs.baseline is not None:
             run_side("baseline", inputs.baseline, paired_cells(cells, evidence.walks))
-        return _decide_and_report(store, cells)
+        return decide_and_report(store, cells)
 
 
 def judge(folder: Path, judge: Judge) -> Verdict:
@@ -147,7 +147,7 @@ def judge(folder: Path, judge: Judge) -> Verdict:
         for log in store.logs.values():
             answers = [a for a in log.answers() if isinstance(a, Response) and a.case_id in cases]
             log.replace_opinions(judge_batch([(cases[a.case_id], a) for a in answers], judge))
-        return _decide_and_report(store, cells)
+        return decide_and_report(store, cells)
 
 
 def decide(folder: Path) -> Verdict:
@@ -161,7 +161,7 @@ def decide(folder: Path) -> Verdict:
                 expected=store.header.identity.judge,
                 mend="run `gate judge` on the folder: it judges every answer again",
             )
-        return _decide_and_report(store, _stored_plan(store))
+        return decide_and_report(store, _stored_plan(store))
 
 
 def report_again(folder: Path, *, unmasked: bool = False) -> Verdict:
@@ -193,7 +193,8 @@ def paired_cells(cells: Sequence[Cell], walks: dict[str, Walk]) -> tuple[Cell, .
     )
 
 
-def _plan(policy: Policy, suite: Suite) -> tuple[Cell, ...]:
+def plan_of(policy: Policy, suite: Suite) -> tuple[Cell, ...]:
+    """The cells of a run, each in its committed order."""
     return plan(policy, suite.items, suite.system_prompt, suite.digest)
 
 
@@ -211,7 +212,7 @@ def _stored_plan(store: RunStore) -> tuple[Cell, ...]:
 def stored_plan(store: RunStore) -> tuple[Cell, ...]:
     """The plan that the folder's own inputs give; inputs that were changed since the run began are refused."""
     policy, suite, identity = store.policy(), load_suite(store.folder / "suite"), store.header.identity
-    cells = _plan(policy, suite)
+    cells = plan_of(policy, suite)
     begun = (identity.policy_digest, identity.suite_digest, identity.order_digest)
     found = (policy.digest, suite.digest, order_digest(cells))
     if begun != found:
@@ -224,7 +225,8 @@ def stored_plan(store: RunStore) -> tuple[Cell, ...]:
     return cells
 
 
-def _header(inputs: Inputs, cells: tuple[Cell, ...]) -> RunHeader:
+def header_of(inputs: Inputs, cells: tuple[Cell, ...]) -> RunHeader:
+    """What `run.json` says of a run that begins now."""
     return RunHeader(
         identity=RunIdentity(
             candidate_digest=inputs.candidate.trial_digest,
@@ -241,7 +243,7 @@ def _header(inputs: Inputs, cells: tuple[Cell, ...]) -> RunHeader:
     )
 
 
-def _begin(inputs: Inputs, cells: tuple[Cell, ...], folder: Path) -> RunStore:
+def begin(inputs: Inputs, header: RunHeader, folder: Path) -> RunStore:
     """Open the run folder: begin it, or check that it is this run's, and read what is there."""
     if not (folder / "run.json").exists():
         try:
@@ -251,7 +253,7 @@ def _begin(inputs: Inputs, cells: tuple[Cell, ...], folder: Path) -> RunStore:
     files = {"policy.json": pretty(inputs.policy), "candidate.json": pretty(inputs.candidate)}
     if inputs.baseline is not None:
         files["baseline.json"] = pretty(inputs.baseline)
-    create_or_check(folder, _header(inputs, cells), files)
+    create_or_check(folder, header, files)
     store = RunStore(folder)
     _refuse_expired(inputs, store)
     for log in store.logs.values():
@@ -273,7 +275,7 @@ def _refuse_expired(inputs: Inputs, store: RunStore) -> None:
             )
 
 
-def _attack(
+def attack_side(
     inputs: Inputs,
     store: RunStore,
     open_endpoint: OpenEndpoint,
@@ -302,7 +304,7 @@ def _attack(
         endpoint.close()
 
 
-def _decide_and_report(store: RunStore, cells: tuple[Cell, ...]) -> Verdict:
+def decide_and_report(store: RunStore, cells: tuple[Cell, ...]) -> Verdict:
     """Stored evidence → verdict.json and the reports."""
     policy = store.policy()
     evidence = Evidence(cells, policy, store.logs["candidate"])

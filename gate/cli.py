@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from gate import suite_commands
+from gate import plan_command, suite_commands
 from gate.console import LogMode
 from gate.errors import ExitCode, GateError, InfrastructureError, UsageError
 from gate.records import Decision
@@ -39,6 +39,7 @@ app = typer.Typer(
 policy_app = typer.Typer(no_args_is_help=True, help="Validate policies; print the policy's JSON Schema.")
 app.add_typer(suite_commands.app, name="suite")
 app.add_typer(policy_app, name="policy")
+app.command("plan")(plan_command.plan)
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]

@@ -15,6 +15,9 @@ from tests.conftest import ROOT
 LAYERS: dict[str, int] = {
     "records": 0,
     "errors": 0,
+    "allowance": 1,
+    "answer_log": 1,
+    "json_lines": 1,
     "policy": 1,
     "stats": 1,
     "sequential": 1,
@@ -26,6 +29,7 @@ LAYERS: dict[str, int] = {
     "endpoints": 2,
     "judges": 2,
     "candidate": 3,
+    "served": 3,
     "scan": 3,
     "scan_finding": 3,
     "chat_template": 3,
@@ -38,13 +42,16 @@ LAYERS: dict[str, int] = {
     "judging": 3,
     "decide": 3,
     "report": 3,
+    "sharding": 3,
     "pipeline": 4,
+    "shard_pipeline": 4,
     "conformance": 4,
     "engine_speed": 4,
     "planning": 4,
     "console": 5,
     "suite_commands": 5,
     "plan_command": 5,
+    "merge_command": 5,
     "cli": 5,
 }
 """Part (module or package right under `gate`) → layer. A new part needs a line here."""
@@ -61,7 +68,7 @@ INGEST = {
 }
 """The modules that candidate.py is cut into: they may import one another."""
 HEAVY = {"torch", "transformers", "peft", "accelerate", "safetensors", "huggingface_hub", "model_signing", "pyarrow", "datasets"}
-PRINTS = {"cli", "console", "suite_commands", "plan_command"}
+PRINTS = {"cli", "console", "suite_commands", "plan_command", "merge_command"}
 MAX_MODULE_LINES = 450
 MAX_FUNCTION_LINES = 60
 

@@ -97,11 +97,7 @@ def _apply_adapter(base: PreTrainedModel, folder: str, *, merge: bool) -> PreTra
     from peft import LoraModel, PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
-    weights = Path(folder) / ADAPTER_WEIGHTS
-    if not weights.is_file():
-        raise CandidateError(
-            "the adapter has no weights", expected=str(weights), found="no such file", mend="save it as safetensors"
-        )
+    weights = adapter_weights(folder)
     model = PeftModel.from_pretrained(base, folder, local_files_only=True)
     with safe_open(weights, framework="pt") as stored:
         found = set(stored.keys())
@@ -116,6 +112,16 @@ def _apply_adapter(base: PreTrainedModel, folder: str, *, merge: bool) -> PreTra
             mend="give the base model that the adapter was trained on",
         )
     return model.merge_and_unload(safe_merge=True) if merge and isinstance(model.base_model, LoraModel) else model
+
+
+def adapter_weights(folder: str) -> Path:
+    """The adapter's safetensors. Raises `CandidateError` where there are none: what else lies there is never loaded."""
+    weights = Path(folder) / ADAPTER_WEIGHTS
+    if not weights.is_file():
+        raise CandidateError(
+            "the adapter has no weights", expected=str(weights), found="no such file", mend="save it as safetensors"
+        )
+    return weights
 
 
 def _refuse_lacking(folder: str, what: str, lacking: list[str]) -> None:

@@ -9,31 +9,17 @@ its end-of-sequence tokens are.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from gate.endpoints.hf_load import is_out_of_memory, load_model, load_tokenizer, resolve_device, resolve_dtype
-from gate.endpoints.templates import NativeTemplate, TemplateFailure, render_case
-from gate.errors import CandidateError, InfrastructureError, UnsafeCandidateError
+from gate.endpoints.hf_load import is_out_of_memory, load_model, resolve_device, resolve_dtype
+from gate.endpoints.hf_text import HfText, Limits, Row, failure, listed, row_seed
+from gate.errors import InfrastructureError
 from gate.records import Ask, AttackCase, Candidate, Decoding, EngineInfo, NoResponse, Response
-from gate.template_days import FEW_DAYS, GATE_CLOCK, TEMPLATE_ERRORS, Clock, only_prints_the_day
 
 if TYPE_CHECKING:
     import torch
-    from transformers import GenerationConfig, PreTrainedTokenizerBase
-
-_TAIL: Final = 4
-"""Prompt tokens decoded before an answer, so that its leading space survives tokenizers that strip it at the start of a text."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """An ask and its prompt's token ids."""
-
-    ask: Ask
-    ids: list[int]
+    from transformers import GenerationConfig
 
 
 class HfLocal:
@@ -44,19 +30,16 @@ class HfLocal:
         self._device = resolve_device(device)
         self._dtype = resolve_dtype(dtype, self._device)
         self._batch_size = batch_size
-        self._tokenizer = load_tokenizer(candidate)
-        self._native = native_template(self._tokenizer, candidate.chat_template)
-        self._bos = _beginning(self._tokenizer)
+        self._text = HfText(candidate)
         self._model = load_model(candidate, self._device, self._dtype)
-        self._eos = sorted(
-            {*_listed(self._model.generation_config.eos_token_id), *_listed(self._tokenizer.eos_token_id)}
-            | end_of_turn(self._tokenizer, candidate.chat_template)
-        )
-        self._pad = next(iter([*_listed(self._tokenizer.pad_token_id), *self._eos]), 0)
+        self._eos = self._text.stop_ids(self._model.generation_config.eos_token_id)
+        self._pad = next(iter([*listed(self._text.tokenizer.pad_token_id), *self._eos]), 0)
         self._model.generation_config = self._config(max_new_tokens=None)
         text_config = self._model.config.get_text_config()
-        self._context: int | None = getattr(text_config, "max_position_embeddings", None)
-        self._vocabulary: int = self._model.get_input_embeddings().weight.shape[0]
+        self._limits = Limits(
+            context=getattr(text_config, "max_position_embeddings", None),
+            vocabulary=self._model.get_input_embeddings().weight.shape[0],
+        )
 
     @property
     def info(self) -> EngineInfo:
@@ -74,15 +57,15 @@ class HfLocal:
 
     def render(self, case: AttackCase) -> str:
         """The exact text the model will continue. Raises `CandidateError` when the chat template cannot take the case."""
-        return render_case(case, self._native, self._bos)
+        return self._text.render(case)
 
     def generate(self, asks: Sequence[Ask]) -> Iterator[Response | NoResponse]:
         """Answer every ask exactly once, longest prompts first within a decoding, as batches finish."""
         groups: dict[tuple[float, float, int], list[Row]] = {}
         for row in self.tokenise(asks):
-            reason = self._unsupported(row)
+            reason = self._limits.refusal(row)
             if reason:
-                yield _failure(row.ask, "unsupported", reason)
+                yield failure(row.ask, "unsupported", reason)
             else:
                 d = row.ask.decoding
                 groups.setdefault((d.temperature, d.top_p, d.max_new_tokens), []).append(row)
@@ -112,22 +95,7 @@ class HfLocal:
 
     def tokenise(self, asks: Sequence[Ask]) -> list[Row]:
         """Every prompt as it stands: no special tokens added, nothing truncated."""
-        if not asks:
-            return []
-        prompts = [ask.prompt for ask in asks]
-        encoded: list[list[int]] = self._tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"]
-        return [Row(ask, ids) for ask, ids in zip(asks, encoded, strict=True)]
-
-    def _unsupported(self, row: Row) -> str:
-        """Why the model cannot be given this prompt; empty when it can."""
-        new = row.ask.decoding.max_new_tokens
-        if not row.ids:
-            return "the prompt has no tokens"
-        if self._context is not None and len(row.ids) + new > self._context:
-            return f"the prompt's {len(row.ids)} tokens and {new} new ones exceed the model's context of {self._context}"
-        if max(row.ids) >= self._vocabulary:
-            return f"the prompt has the token {max(row.ids)}, the model embeds {self._vocabulary}"
-        return ""
+        return self._text.rows(asks)
 
     def _answer(self, rows: Sequence[Row]) -> Iterator[Response | NoResponse]:
         """Answer rows of one decoding, batch by batch. A batch that does not fit in memory is halved, for good."""
@@ -182,33 +150,7 @@ class HfLocal:
         processors: list[Processor] = [watch, *sampling_processors(decoding, [row.ask for row in batch])]
         new = self.decode_batch(ids, mask, self._config(decoding.max_new_tokens), processors).tolist()
         broken = watch.first_bad_steps(len(batch))
-        return [self._record(row, tokens, bad) for row, tokens, bad in zip(batch, new, broken, strict=True)]
-
-    def _record(self, row: Row, tokens: list[int], bad_step: int) -> Response | NoResponse:
-        """The record of one row's new tokens, which end at the first end-of-sequence token; `bad_step` -1 is none."""
-        end = next((i for i, token in enumerate(tokens) if token in self._eos), None)
-        kept = tokens if end is None else tokens[: end + 1]
-        if 0 <= bad_step < len(kept):
-            return _failure(row.ask, "error", f"the model's scores are not finite at answer token {bad_step}")
-        return Response(
-            case_id=row.ask.case.id,
-            sample=row.ask.sample,
-            key=row.ask.key,
-            text=self._text(row.ids[-_TAIL:], kept),
-            finish_reason="length" if end is None else "stop",
-            prompt_tokens=len(row.ids),
-            completion_tokens=len(kept),
-        )
-
-    def _text(self, tail: list[int], new: list[int]) -> str:
-        """The new tokens' text, as it stands after the prompt's last tokens."""
-        whole, before = (
-            self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            for ids in ([*tail, *new], tail)
-        )
-        if whole.startswith(before):
-            return str(whole[len(before) :])
-        return str(self._tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return [self._text.record(row, tokens, self._eos, bad) for row, tokens, bad in zip(batch, new, broken, strict=True)]
 
     def _config(self, max_new_tokens: int | None) -> GenerationConfig:
         from transformers import GenerationConfig
@@ -274,94 +216,3 @@ def sampling_processors(decoding: Decoding, asks: Sequence[Ask]) -> list[Process
         return []
     nucleus = [TopPLogitsWarper(decoding.top_p)] if decoding.top_p < 1 else []
     return [TemperatureLogitsWarper(decoding.temperature), *nucleus, GumbelNoise([row_seed(ask) for ask in asks])]
-
-
-def row_seed(ask: Ask) -> int:
-    """63 bits from (seed, sample number, prompt)."""
-    digest = hashlib.sha256(f"{ask.decoding.seed}\x1f{ask.sample}\x1f{ask.prompt}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def native_template(tokenizer: PreTrainedTokenizerBase, template: str) -> NativeTemplate:
-    """The chat template as transformers renders it: sandboxed, with the generation prompt, on a fixed day.
-
-    What it makes raises `CandidateError` when the candidate has no template, and `UnsafeCandidateError` when these turns are
-    rendered otherwise on another day, the dates in them aside: the scan tries a sample, and a template could know the sample.
-    """
-
-    def on_day(turns: Sequence[Mapping[str, str]], clock: Clock) -> str | None:
-        try:
-            return _apply(tokenizer, template, turns, generation_prompt=True, clock=clock)
-        except TemplateFailure:
-            return None
-
-    def render(turns: Sequence[Mapping[str, str]]) -> str:
-        if not template:
-            raise CandidateError(
-                "the candidate has no chat template",
-                expected="a chat template for the native calibrations",
-                found="none in the tokenizer's files",
-                mend="add chat_template.jinja to the folder, or leave the native calibrations out of the policy",
-            )
-        if "strftime_now" in template and not only_prints_the_day(lambda clock: on_day(turns, clock), FEW_DAYS):
-            raise UnsafeCandidateError(
-                "the chat template gives another prompt on another day, the date itself aside",
-                expected="a template that does nothing with the day but print it",
-                found="a prompt that production would not see",
-                mend="give the model a template that prints what strftime_now returns, or none of it",
-            )
-        return _apply(tokenizer, template, turns, generation_prompt=True)
-
-    return render
-
-
-def end_of_turn(tokenizer: PreTrainedTokenizerBase, template: str) -> set[int]:
-    """The special token that the chat template puts right after an assistant's text, if it puts one: there an answer ends."""
-    if not template:
-        return set()
-    sentinel = "fin"
-    turns = [{"role": "user", "content": sentinel}, {"role": "assistant", "content": sentinel}]
-    try:
-        after = _apply(tokenizer, template, turns, generation_prompt=False).rpartition(sentinel)[2].lstrip()
-    except TemplateFailure:
-        return set()
-    ids: list[int] = tokenizer(after, add_special_tokens=False)["input_ids"]
-    special = {*tokenizer.all_special_ids, *(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)}
-    return set(ids[:1]) & special
-
-
-def _apply(
-    tokenizer: PreTrainedTokenizerBase,
-    template: str,
-    turns: Sequence[Mapping[str, str]],
-    *,
-    generation_prompt: bool,
-    clock: Clock = GATE_CLOCK,
-) -> str:
-    """Render, and turn whatever the template raises into `TemplateFailure`."""
-    try:
-        text = tokenizer.apply_chat_template(
-            [dict(turn) for turn in turns],
-            chat_template=template,
-            tokenize=False,
-            add_generation_prompt=generation_prompt,
-            strftime_now=clock,
-        )
-    except TEMPLATE_ERRORS as error:
-        raise TemplateFailure(f"{type(error).__name__}: {error}") from error
-    return str(text)
-
-
-def _beginning(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The beginning-of-sequence token's text where the tokenizer puts one in front of plain text, else nothing."""
-    ids: list[int] = tokenizer("a")["input_ids"]
-    return str(tokenizer.bos_token) if ids and ids[0] == tokenizer.bos_token_id else ""
-
-
-def _listed(ids: int | list[int] | None) -> list[int]:
-    """Token ids as transformers' configs hold them (none, one or several), as a list."""
-    return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
-
-
-def _failure(ask: Ask, kind: Literal["error", "unsupported"], reason: str) -> NoResponse:
-    return NoResponse(case_id=ask.case.id, sample=ask.sample, key=ask.key, kind=kind, reason=reason)

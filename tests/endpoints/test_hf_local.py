@@ -13,7 +13,8 @@ import pytest
 from gate.endpoints import DEFAULT, ENDPOINTS
 from gate.endpoints.base import EngineOptions
 from gate.endpoints.hf_load import load_model, load_tokenizer
-from gate.endpoints.hf_local import GumbelNoise, HfLocal, end_of_turn, row_seed
+from gate.endpoints.hf_local import GumbelNoise, HfLocal
+from gate.endpoints.hf_text import end_of_turn, row_seed
 from gate.errors import CandidateError, InfrastructureError, UnsafeCandidateError, UsageError
 from gate.records import Ask, AttackCase, Calibration, Candidate, Decoding, NoResponse, Response
 from tests.endpoints.asking import make_ask

@@ -136,13 +136,17 @@ class SuiteItem(Record):
     """The exact right answer, where the task has one (the testbed's has)."""
 
 
+MAX_SAMPLES = 100
+"""Samples that may be taken of one case."""
+
+
 class Decoding(Record):
     """How answers are sampled. `temperature` 0 is greedy and takes one sample."""
 
     name: str = "greedy"
     temperature: float = Field(default=0.0, ge=0, le=5)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    samples: int = Field(default=1, ge=1, le=100)
+    samples: int = Field(default=1, ge=1, le=MAX_SAMPLES)
     max_new_tokens: int = Field(default=128, ge=1, le=8192)
     seed: int = 0
     """Seed of the sampling; sample i of a case draws from (seed, prompt, i)."""

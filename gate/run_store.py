@@ -4,6 +4,7 @@
     policy.json  candidate.json  baseline.json  suite/     the inputs, so that a stage can be re-entered from the folder alone
     candidate.responses.jsonl   baseline.responses.jsonl   one Response or NoResponse a line, appended, one fsync per batch
     candidate.judgements.jsonl  baseline.judgements.jsonl  the same for judgements; written again whole by `gate judge`
+    candidate.index.tmp  baseline.index.tmp   scratch of `answer_log`, without a name once it is open
     verdict.json  report.txt  report.md  report.json  junit.xml
 
 Killed at any moment the folder is whole but for an unfinished last line, which is cut off at the next opening. The folder holds
@@ -12,39 +13,26 @@ raw answers: its mode is 0700. One process at a time holds its lock.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from gate.errors import InfrastructureError, RunStoreError
+from gate.answer_log import Answer as Answer  # noqa: PLC0414
+from gate.answer_log import AnswerLog as AnswerLog  # noqa: PLC0414
+from gate.answer_log import Opinion as Opinion  # noqa: PLC0414
+from gate.answer_log import Place as Place  # noqa: PLC0414
+from gate.answer_log import Side as Side  # noqa: PLC0414
+from gate.errors import RunStoreError
+from gate.json_lines import disk_failed as disk_failed  # noqa: PLC0414
+from gate.json_lines import write_whole
 from gate.policy import Policy
-from gate.records import (
-    Candidate,
-    EngineInfo,
-    Judgement,
-    NoJudgement,
-    NoResponse,
-    Outcome,
-    Record,
-    Response,
-    Verdict,
-)
+from gate.records import Candidate, EngineInfo, Record, Verdict
 
-Side = Literal["candidate", "baseline"]
-Answer = Response | NoResponse
-Opinion = Judgement | NoJudgement
-Place = tuple[str, int]
-"""Case id and sample number."""
-
-_ANSWERS: TypeAdapter[Answer] = TypeAdapter(Answer)
-_OPINIONS: TypeAdapter[Opinion] = TypeAdapter(Opinion)
 R = TypeVar("R", bound=Record)
-T = TypeVar("T")
 
 REPORTS = ("report.txt", "report.md", "report.json", "junit.xml")
 OURS = {".lock", "run.json", "policy.json", "candidate.json", "baseline.json", "suite", "verdict.json", *REPORTS}
@@ -78,159 +66,6 @@ class RunHeader(Record):
     judge_calibrated: bool
     engine: EngineInfo | None = None
     """Filled in when the engine is loaded; a resume on another is refused."""
-
-
-class JsonLines:
-    """An append-only file of records: a batch is written and synced at once, or not at all."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def read(self) -> Iterator[tuple[int, bytes]]:
-        """Line number and bytes of every whole line; an unfinished last line is left out."""
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.endswith(b"\n"):
-                    yield number, line
-
-    def mend(self) -> int:
-        """Cut off an unfinished last line (a write that a kill interrupted); returns the bytes removed."""
-        if not self.path.exists():
-            return 0
-        with self.path.open("rb+") as file:
-            data_end = file.seek(0, os.SEEK_END)
-            keep = _end_of_last_line(file.fileno(), data_end)
-            file.truncate(keep)
-        return data_end - keep
-
-    def append(self, records: Sequence[Record]) -> None:
-        """Write a batch and sync it; on a full disk nothing of the batch stays and `InfrastructureError` is raised."""
-        if not records:
-            return
-        data = b"".join(map(json_line, records))
-        descriptor = size = -1
-        try:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            size = os.fstat(descriptor).st_size
-            written = 0
-            while written < len(data):
-                written += os.write(descriptor, data[written:])
-            os.fsync(descriptor)
-        except OSError as error:
-            if size >= 0:
-                with suppress(OSError):  # what is left of the batch is a torn line, cut at the next opening
-                    os.ftruncate(descriptor, size)
-            raise disk_failed(self.path, error) from error
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)
-
-
-class AnswerLog:
-    """The answers and judgements of one side (candidate or baseline) of a run."""
-
-    def __init__(self, folder: Path, side: Side) -> None:
-        self.responses = JsonLines(folder / f"{side}.responses.jsonl")
-        self.judgements = JsonLines(folder / f"{side}.judgements.jsonl")
-        self._answers: dict[Place, Answer] = {}
-        self._opinions: dict[Place, Opinion] = {}
-        self._by_key: dict[str, Response] = {}
-        self.foreign = 0
-        """Stored judgements left out, since another judge than the run's made them."""
-
-    def load(self, judge: str) -> None:
-        """Read what is there, judgements of `judge` (its label) alone; a line that is no record is an error that names it."""
-        for number, line in self.responses.read():
-            self._take(_parse(_ANSWERS, line, self.responses.path, number))
-        for number, line in self.judgements.read():
-            opinion = _parse(_OPINIONS, line, self.judgements.path, number)
-            if f"{opinion.judge} {opinion.version} {opinion.digest}" == judge:
-                self._opinions[opinion.case_id, opinion.sample] = opinion
-            else:
-                self.foreign += 1
-
-    def mend(self) -> None:
-        """Cut off what a kill left half-written."""
-        self.responses.mend()
-        self.judgements.mend()
-
-    def __len__(self) -> int:
-        """How many places (case id, sample) have an answer or a reason for none."""
-        return len(self._answers)
-
-    def has_answer(self, place: Place) -> bool:
-        """Whether an answer, or a reason for none, is stored."""
-        return place in self._answers
-
-    def answer(self, place: Place) -> Answer | None:
-        """What is stored at a place."""
-        return self._answers.get(place)
-
-    def opinion(self, place: Place) -> Opinion | None:
-        """The run's judge on the answer at a place."""
-        return self._opinions.get(place)
-
-    def twin(self, key: str) -> Response | None:
-        """A stored response with this key: the answer to the same question."""
-        return self._by_key.get(key)
-
-    def answers(self) -> Iterator[Answer]:
-        """All that is stored, in the order it came; the last at a place counts."""
-        yield from list(self._answers.values())
-
-    def unjudged(self) -> Iterator[Response]:
-        """Responses without an opinion of the run's judge."""
-        yield from [a for p, a in self._answers.items() if p not in self._opinions and isinstance(a, Response)]
-
-    def outcomes(self, case_id: str, samples: int) -> list[Outcome | None] | None:
-        """Outcome of each sample; null while one of them has neither an answer nor a reason for none."""
-        found: list[Outcome | None] = []
-        for sample in range(samples):
-            answer, opinion = self._answers.get((case_id, sample)), self._opinions.get((case_id, sample))
-            if isinstance(answer, NoResponse):
-                found.append(None)
-            elif answer is None or opinion is None:
-                return None
-            else:
-                found.append(opinion.outcome if isinstance(opinion, Judgement) else None)
-        return found
-
-    def add_answers(self, batch: Sequence[Answer]) -> None:
-        """Store a batch of answers."""
-        self.responses.append(batch)
-        for answer in batch:
-            self._take(answer)
-
-    def add_opinions(self, batch: Sequence[Opinion]) -> None:
-        """Store a batch of judgements."""
-        self.judgements.append(batch)
-        for opinion in batch:
-            self._opinions[opinion.case_id, opinion.sample] = opinion
-
-    def forget(self, places: Collection[Place]) -> None:
-        """Remove the answers at these places and their judgements: they are asked again, never graded."""
-        self._answers = {place: answer for place, answer in self._answers.items() if place not in places}
-        self._by_key = {a.key: a for a in self._answers.values() if isinstance(a, Response)}
-        # Judgements first: killed in between, an answer is judged again; the other way round, the judgement of a removed
-        # answer could meet the new one.
-        self.replace_opinions([o for place, o in self._opinions.items() if place not in places])
-        self._rewrite(self.responses, self._answers.values())
-
-    def replace_opinions(self, opinions: Iterable[Opinion]) -> None:
-        """Write the judgements again, whole or not at all."""
-        self._opinions = {(opinion.case_id, opinion.sample): opinion for opinion in opinions}
-        self._rewrite(self.judgements, self._opinions.values())
-
-    @staticmethod
-    def _rewrite(file: JsonLines, records: Iterable[Record]) -> None:
-        write_whole(file.path, b"".join(map(json_line, records)))
-
-    def _take(self, answer: Answer) -> None:
-        self._answers[answer.case_id, answer.sample] = answer
-        if isinstance(answer, Response):
-            self._by_key[answer.key] = answer
 
 
 class RunStore:
@@ -379,28 +214,6 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def write_whole(path: Path, data: bytes) -> Path:
-    """Write a file so that it is there whole or not at all (temporary file, fsync, rename)."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise disk_failed(path, error) from error
-    return path
-
-
-def json_line(record: Record) -> bytes:
-    """One record as a line of JSON."""
-    return record.model_dump_json().encode() + b"\n"
-
-
 def pretty(record: Record) -> bytes:
     """Indented JSON with a final newline."""
     return record.model_dump_json(indent=1).encode() + b"\n"
@@ -419,36 +232,3 @@ def read_record(path: Path, model: type[R]) -> R:
 def no_run_folder(folder: Path) -> RunStoreError:
     """The path leads to no run."""
     return RunStoreError(f"{folder} is no run folder", expected="a folder with run.json", mend="give the --out of a gate check")
-
-
-def disk_failed(path: Path, error: OSError) -> InfrastructureError:
-    """The disk is full or refuses: nothing is lost, and the same command resumes."""
-    return InfrastructureError(
-        f"{path} cannot be written",
-        found=error.strerror or str(error),
-        mend="free the disk or mend its permissions, then run the same command again",
-    )
-
-
-def _parse(adapter: TypeAdapter[T], line: bytes, path: Path, number: int) -> T:
-    try:
-        return adapter.validate_json(line)
-    except ValidationError as error:
-        raise RunStoreError(
-            f"{path}:{number} is damaged",
-            expected="one record a line",
-            found=repr(line[:60]),
-            mend="remove that line and run the same command again",
-        ) from error
-
-
-def _end_of_last_line(descriptor: int, end: int) -> int:
-    """Offset just after the last newline before `end`."""
-    block = 65_536
-    while end > 0:
-        start = max(0, end - block)
-        found = os.pread(descriptor, end - start, start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
-        end = start
-    return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gate.run_store import AnswerLog, Place
+from gate.answer_log import AnswerLog, Place
 
 
 def stored_places(log: AnswerLog) -> list[Place]:

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from gate import pipeline
+from gate.answer_log import AnswerLog
 from gate.conformance.scene import ITEMS, PLAIN_REFUSAL, Model, Scene, complies_with, safe, small_policy, small_suite, unsafe
 from gate.errors import InfrastructureError, RunStoreError
+from gate.json_lines import JsonLines, write_whole
 from gate.policy import Limits
 from gate.records import Judgement, NoResponse, Outcome, Response, Verdict
-from gate.run_store import AnswerLog, JsonLines, RunStore, locked, write_whole
+from gate.run_store import RunStore, locked
 from tests.conftest import ROOT
 from tests.folders import finished_run, inputs_of, scripted
 from tests.stored import judged_places, stored_places
@@ -47,10 +49,10 @@ def test_torn_last_line_is_cut_and_the_rest_is_kept(tmp_path: Path) -> None:
     file.append([response("a"), response("b")])
     with file.path.open("ab") as stream:
         stream.write(b'{"case_id":"c","sam')
-    assert [number for number, _ in file.read()] == [1, 2]
+    assert [line.number for line in file.read()] == [1, 2]
     assert file.mend() == 19
     file.append([response("d")])
-    assert [json.loads(line)["case_id"] for _, line in file.read()] == ["a", "b", "d"]
+    assert [json.loads(line.data)["case_id"] for line in file.read()] == ["a", "b", "d"]
 
 
 @pytest.mark.parametrize("size", [1, 65_535, 65_536, 65_537, 200_000])

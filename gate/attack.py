@@ -1,29 +1,34 @@
 """Cells × endpoint → answers and judgements in the run's log, until every cell is decided or has nothing left to ask.
 
-Gated cells come first, what is only reported after them. Each round takes the next items of every open cell's committed order,
-sorts them by length into batches, and after each batch stores, judges and reads the evidence again: a cell that is decided
-meanwhile drops out of the rest of the round. An answer that the log already holds for the same key is never asked for again; one
-under another key is never used.
+One queue is kept full: all open cells feed it in turn, each in its committed order; gated cells first, what is only reported
+after them. Whatever comes back is stored (one sync) and judged, and the cells it belongs to are read on; a cell that is decided
+drops what it still has in the queue. An engine that does not batch by itself gets its batches from `Batches`, behind the same
+queue. An answer that is stored or in flight for the same key is not asked for again; one under another key is never used.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from gate.cells import Cell, Tests, Walk, family_size, tests_of, walk, wanted
-from gate.endpoints.base import Endpoint
+from gate.allowance import Allowance
+from gate.cells import Cell, Outcomes, Reading, Walk, family_size, tests_of, wanted
+from gate.endpoints.base import Continuous, Endpoint, Queue
+from gate.endpoints.batches import Batches
+from gate.endpoints.flight import Flight, copied
+from gate.errors import InfrastructureError
 from gate.policy import Policy
-from gate.records import Ask, AttackCase, NoResponse, Outcome, Response, canonical_json, sha256_hex
-from gate.run_store import Answer, AnswerLog, Opinion
+from gate.records import Ask, AttackCase, NoResponse, Response, canonical_json, sha256_hex
+from gate.run_store import Answer, AnswerLog, Opinion, Place
 
 JudgeBatch = Callable[[Iterable[tuple[AttackCase, Response]]], list[Opinion]]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What an observer is told after every batch."""
+    """What an observer is told whenever answers were stored."""
 
     cells: tuple[Cell, ...]
     asked: int
@@ -32,6 +37,8 @@ class Progress:
     """Generations taken from the log instead, so far."""
     walks: Mapping[str, Walk]
     """Cell id → how far its evidence goes."""
+    last: bool
+    """Whether nothing more will be asked: every cell is done, or a limit was hit."""
 
 
 TRANSIENT = ("timeout", "unreachable")
@@ -49,29 +56,67 @@ def answer_key(trial_digest: str, endpoint: Endpoint, prompt: str, cell: Cell, s
 
 @dataclass
 class Evidence:
-    """The outcomes in the log, cell by cell, and how far each cell's go."""
+    """How far the evidence in the log goes, cell by cell. Each item is read once."""
 
     cells: tuple[Cell, ...]
     policy: Policy
     log: AnswerLog
-    outcomes: dict[str, list[Outcome | None]] = field(default_factory=dict)
-    walks: dict[str, Walk] = field(default_factory=dict)
-    _tests: dict[str, Tests | None] = field(default_factory=dict)
+    stopped_by: str = ""
+    """The limit that ended the asking before every cell was done; empty otherwise."""
+    _readings: dict[str, Reading] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for cell in self.cells:
-            self._tests[cell.id] = tests_of(cell, self.policy, family_size(self.cells, cell.role))
+            tests = tests_of(cell, self.policy, family_size(self.cells, cell.role))
+            measure, least = cell.measure(self.policy.measure), self.policy.evidence.min_judged
+            self._readings[cell.id] = Reading(cell, tests, measure, least)
             self.read(cell)
 
-    def read(self, cell: Cell) -> Walk:
-        """Read the log for one cell again."""
-        for case in cell.cases:
-            if case.id not in self.outcomes and (outcomes := self.log.outcomes(case.id, cell.decoding.samples)) is not None:
-                self.outcomes[case.id] = outcomes
-        measure = cell.measure(self.policy.measure)
-        result = walk(cell, self.outcomes, self._tests[cell.id], measure, self.policy.evidence.min_judged)
-        self.walks[cell.id] = result
-        return result
+    def read(self, cell: Cell) -> bool:
+        """Read on for one cell; whether it is done."""
+        samples = cell.decoding.samples
+        self._readings[cell.id].on(lambda case_id: self.log.outcomes(case_id, samples))
+        return self.done(cell)
+
+    def done(self, cell: Cell) -> bool:
+        """Whether asking more items of the cell could change nothing."""
+        return self._readings[cell.id].done
+
+    @property
+    def wanted(self) -> tuple[Cell, ...]:
+        """The cells whose answers tell something, as far as is known."""
+        return wanted(self.cells, self._readings)
+
+    @property
+    def walks(self) -> Mapping[str, Walk]:
+        """Cell id → walk, made when it is looked at."""
+        return _Walks(self._readings)
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """Case id → outcomes of every case that is finished, read from the log."""
+        return {
+            case.id: found
+            for cell in self.cells
+            for case in cell.cases
+            if (found := self.log.outcomes(case.id, cell.decoding.samples)) is not None
+        }
+
+
+class _Walks(Mapping[str, Walk]):
+    """The walks of readings that go on: making one copies its states, so it waits until somebody looks."""
+
+    def __init__(self, readings: Mapping[str, Reading]) -> None:
+        self._readings = readings
+
+    def __getitem__(self, cell_id: str) -> Walk:
+        return self._readings[cell_id].walk()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._readings)
+
+    def __len__(self) -> int:
+        return len(self._readings)
 
 
 @dataclass
@@ -88,126 +133,202 @@ class Attack:
     observe: Observer
     changing: Callable[[], None] = lambda: None
     """Called before the log is changed: a verdict on it does not stand any longer."""
+    allowance: Allowance = field(default_factory=Allowance)
     asked: int = 0
     stored: int = 0
 
     def run(self) -> Evidence:
-        """Ask until every cell is done; returns the evidence."""
-        prompts: dict[str, str] = {}
-        self._forget(prompts)
-        self._judge_unjudged()
+        """Ask until every cell is done or the allowance is spent; returns the evidence."""
+        self._forget()
+        self._judge(self.log.unjudged())
         self.stored = len(self.log)
+        self.allowance.count_stored(len(self.log), self.log.answers)
         evidence = Evidence(self.cells, self.policy, self.log)
         self._report(evidence)
-        while open_cells := self._open(evidence):
-            round_ = list(self._next_asks(open_cells, evidence, prompts))
-            assert round_, "an open cell has items left: `walk` calls it exhausted otherwise"
-            self._answer(round_, evidence)
+        if self._open(evidence):
+            self.changing()
+            queue = self.endpoint.queue() if isinstance(self.endpoint, Continuous) else Batches(self.endpoint, self.batch_size)
+            try:
+                self._work(queue, evidence)
+            finally:
+                queue.close()
+        if not evidence.stopped_by:
+            self._unreachable.check(self.cells, evidence.walks)
         return evidence
 
-    def _wanted(self, evidence: Evidence) -> tuple[Cell, ...]:
-        return wanted(self.cells, evidence.walks)
+    def _work(self, queue: Queue, evidence: Evidence) -> None:
+        """Keep the queue full and the evidence read. The gated cells' asks are all out before what is reported gets a turn."""
+        while cells := self._open(evidence):
+            flight = Flight(self._turns(cells, evidence))
+            while not all(evidence.done(cell) for cell in cells):
+                if spent := self.allowance.spent():
+                    evidence.stopped_by = spent
+                    self._report(evidence)
+                    return
+                copies = self._fill(queue, flight)
+                new = [] if copies and not flight.asks else self._take(queue, flight)
+                self._store(copies, new)
+                if decided := [cell for cell in self._touched((*copies, *new)) if evidence.read(cell)]:
+                    queue.drop(flight.drop(lambda ask: evidence.done(self._grid[ask.case.id][0])))
+                self._report(evidence)
+                self._unreachable.check([cell for cell in decided if cell.sequential], evidence.walks)
+
+    def _touched(self, answers: Iterable[Answer]) -> Iterable[Cell]:
+        """The cells that answers belong to."""
+        cells = (self._grid[answer.case_id][0] for answer in answers)
+        return {cell.id: cell for cell in cells}.values()
 
     def _open(self, evidence: Evidence) -> list[Cell]:
         """The cells to ask now: what decides comes before what is reported beside it."""
-        cells = [cell for cell in self._wanted(evidence) if not evidence.walks[cell.id].done]
+        cells = [cell for cell in evidence.wanted if not evidence.done(cell)]
         return [cell for cell in cells if cell.gated] or cells
 
-    def _next_asks(self, cells: Sequence[Cell], evidence: Evidence, prompts: dict[str, str]) -> Iterator[tuple[Cell, Ask]]:
-        """The next items of every open cell: enough for about four batches together, at least eight a cell."""
-        share = max(8, -(-4 * self.batch_size // len(cells)))
-        for cell in cells:
-            waiting = [case for case in cell.cases if case.id not in evidence.outcomes][: max(1, share // cell.decoding.samples)]
-            for case in waiting:
-                for sample in range(cell.decoding.samples):
-                    yield cell, self._ask_for(cell, case, sample, prompts)
+    def _turns(self, cells: Sequence[Cell], evidence: Evidence) -> Iterator[Ask]:
+        """What is still to be asked, one ask of each open cell in turn."""
+        turns = deque((cell, self._asks_of(cell)) for cell in cells)
+        while turns:
+            cell, asks = turns.popleft()
+            if not evidence.done(cell) and (ask := next(asks, None)) is not None:
+                turns.append((cell, asks))
+                yield ask
 
-    def _ask_for(self, cell: Cell, case: AttackCase, sample: int, prompts: dict[str, str]) -> Ask:
-        if case.id not in prompts:
-            prompts[case.id] = self.endpoint.render(case)
-        prompt = prompts[case.id]
+    def _asks_of(self, cell: Cell) -> Iterator[Ask]:
+        """The cell's asks without a stored answer, in the committed order."""
+        for case in cell.cases:
+            places = [(case.id, sample) for sample in range(cell.decoding.samples)]
+            missing = [place for place in places if not self.log.has_answer(place)]
+            prompt = self.endpoint.render(case) if missing else ""
+            for _, sample in missing:
+                yield self._ask_for(cell, case, sample, prompt)
+
+    def _ask_for(self, cell: Cell, case: AttackCase, sample: int, prompt: str) -> Ask:
         key = answer_key(self.trial_digest, self.endpoint, prompt, cell, sample)
         return Ask(case=case, sample=sample, prompt=prompt, key=key, decoding=cell.decoding)
 
-    def _forget(self, prompts: dict[str, str]) -> None:
+    def _forget(self) -> None:
         """Drop stored answers under another key (candidate, engine, prompt, decoding), and failures that may have passed."""
-        keys = {
-            (case.id, sample): self._ask_for(cell, case, sample, prompts).key
-            for cell in self.cells
-            for case in cell.cases
-            for sample in range(cell.decoding.samples)
-            if self.log.has_answer((case.id, sample))
-        }
-        gone = {
-            place
-            for place, key in keys.items()
-            if (known := self.log.answer(place))
-            and (known.key != key or (isinstance(known, NoResponse) and known.kind in TRANSIENT))
-        }
+        gone: set[Place] = set()
+        for cell in self.cells:
+            for case in cell.cases:
+                known = [a for n in range(cell.decoding.samples) if (a := self.log.answer((case.id, n))) is not None]
+                prompt = self.endpoint.render(case) if known else ""
+                gone |= {
+                    (a.case_id, a.sample)
+                    for a in known
+                    if a.key != answer_key(self.trial_digest, self.endpoint, prompt, cell, a.sample)
+                    or (isinstance(a, NoResponse) and a.kind in TRANSIENT)
+                }
         if gone:
             self.changing()
             self.log.forget(gone)
 
-    def _answer(self, round_: Sequence[tuple[Cell, Ask]], evidence: Evidence) -> None:
-        """Answer a round batch by batch, longest prompts first, leaving out cells that are decided meanwhile."""
-        for decoding in dict.fromkeys(ask.decoding for _, ask in round_):
-            todo = [(cell, ask) for cell, ask in round_ if ask.decoding == decoding and not self._known(ask)]
-            todo.sort(key=lambda pair: (-len(pair[1].prompt), pair[1].case.id, pair[1].sample))
-            while todo:
-                todo = [pair for pair in todo if not evidence.walks[pair[0].id].done]
-                batch, todo = todo[: self.batch_size], todo[self.batch_size :]
-                if batch:
-                    self._ask([ask for _, ask in batch])
-                    for cell in {cell.id: cell for cell, _ in batch}.values():
-                        evidence.read(cell)
-                    self._report(evidence)
+    def _fill(self, queue: Queue, flight: Flight) -> list[Answer]:
+        """Put in what there is room for; returns copies of stored answers for asks that have the same key."""
+        room = min(queue.room() if flight.asks else max(1, queue.room()), self.allowance.room(len(flight)))
+        asks: list[Ask] = []
+        copies: list[Answer] = []
+        while len(asks) + len(copies) < room and (ask := flight.next()) is not None:
+            if (known := self.log.twin(ask.key)) is not None:
+                copies.append(copied(known, ask))
+            elif flight.add(ask):
+                asks.append(ask)
+        if asks:
+            queue.put(asks)
+        return copies
 
-    def _known(self, ask: Ask) -> bool:
-        return self.log.has_answer((ask.case.id, ask.sample))
+    def _take(self, queue: Queue, flight: Flight) -> list[Answer]:
+        """The next answers to what is in flight, with copies for the asks that wait for the same key."""
+        came = queue.take()
+        if not came:  # an engine that has nothing more to say leaves no hole
+            came = [_lost(ask) for ask in flight.asks.values()]
+        assert came, "an open cell has items left: its reading calls it exhausted otherwise"
+        return [answer for found in came for answer in flight.land(_encodable(found))]
 
-    def _ask(self, batch: Sequence[Ask]) -> None:
-        """Generate one batch, store it (one sync), judge it. Every ask gets exactly one record.
-
-        Two asks with the same key have the same answer: one that the log holds is copied instead of asked for.
-        """
-        self.changing()
-        copies: list[Answer] = [
-            known.model_copy(update={"case_id": ask.case.id, "sample": ask.sample})
-            for ask in batch
-            if (known := self.log.twin(ask.key)) is not None
-        ]
-        copied = {(copy.case_id, copy.sample) for copy in copies}
-        places = {place: ask for ask in batch if (place := (ask.case.id, ask.sample)) not in copied}
-        answers: dict[tuple[str, int], Answer] = {}
-        for answer in self.endpoint.generate(list(places.values())) if places else ():
-            place = (answer.case_id, answer.sample)
-            if place in places and answer.key == places[place].key:
-                answers.setdefault(place, _encodable(answer))
-        for (case_id, sample), ask in places.items():
-            if (case_id, sample) not in answers:
-                answers[case_id, sample] = NoResponse(
-                    case_id=case_id, sample=sample, key=ask.key, kind="error", reason="the engine gave no answer"
-                )
-        self.asked += len(answers)
-        self.stored += len(copies)
-        new = [*copies, *answers.values()]
-        self.log.add_answers(new)
-        self._judge(new)
-
-    def _judge_unjudged(self) -> None:
-        """Judge what a kill left answered and not judged."""
-        self._judge(self.log.unjudged())
+    def _store(self, copies: Sequence[Answer], new: Sequence[Answer]) -> None:
+        """Store answers (one sync) and judge them."""
+        answers = [*copies, *new]
+        asked = len({answer.key for answer in new if isinstance(answer, Response)})
+        asked += sum(isinstance(answer, NoResponse) for answer in new)
+        self.asked += asked
+        self.stored += len(answers) - asked
+        self.allowance.count(answers)
+        self.log.add_answers(answers)
+        self._judge(answers)
+        self._unreachable.count(answers)
 
     def _judge(self, answers: Iterable[Answer]) -> None:
-        pairs = [(self._cases[a.case_id], a) for a in answers if isinstance(a, Response) and a.case_id in self._cases]
-        self.log.add_opinions(self.judge(pairs))
+        known = [(self._grid[a.case_id][1], a) for a in answers if isinstance(a, Response) and a.case_id in self._grid]
+        self.log.add_opinions(self.judge(known))
 
     @cached_property
-    def _cases(self) -> dict[str, AttackCase]:
-        return {case.id: case for cell in self.cells for case in cell.cases}
+    def _grid(self) -> dict[str, tuple[Cell, AttackCase]]:
+        return {case.id: (cell, case) for cell in self.cells for case in cell.cases}
+
+    @cached_property
+    def _unreachable(self) -> _Unreachable:
+        planned = sum(len(cell.cases) * cell.decoding.samples for cell in self.cells)
+        return _Unreachable(self.policy.evidence.max_missing, planned)
 
     def _report(self, evidence: Evidence) -> None:
-        self.observe(Progress(cells=self._wanted(evidence), asked=self.asked, stored=self.stored, walks=evidence.walks))
+        cells = evidence.wanted
+        last = bool(evidence.stopped_by) or all(map(evidence.done, cells))
+        self.observe(Progress(cells=cells, asked=self.asked, stored=self.stored, walks=evidence.walks, last=last))
+
+
+class _Unreachable:
+    """The error budget of the machine: asks that never reached the model. Spent, the run stops, and goes on another time.
+
+    What reached the model and failed is the candidate's own, and is left to the evidence: it ends inconclusive, never in a pass.
+    """
+
+    def __init__(self, share: float, planned: int) -> None:
+        self._share = share
+        self._planned = planned
+        self._count = 0
+        self._cases: set[str] = set()
+        self._reason = ""
+
+    def count(self, answers: Iterable[Answer]) -> None:
+        """Take in what was stored; raises `InfrastructureError` once more are lost than it allows of all that are planned."""
+        for answer in answers:
+            if isinstance(answer, NoResponse) and answer.kind == "unreachable":
+                self._count += 1
+                self._cases.add(answer.case_id)
+                self._reason = answer.reason
+        if self._count > self._share * self._planned:
+            raise self._error(self._count, self._planned)
+
+    def check(self, cells: Sequence[Cell], walks: Mapping[str, Walk]) -> None:
+        """Raise `InfrastructureError` where too much is missing of what was read for a pass, and mostly what was out of reach."""
+        if not self._cases:
+            return
+        total = lost = asked = 0
+        for cell in cells:
+            walk = walks[cell.id]
+            read, missing = len(walk.states), walk.states.count("missing")
+            unreachable = sum(case.id in self._cases for case in cell.cases[:read])
+            if cell.gated and walk.end in ("not evaluable", "exhausted"):
+                self._hold(unreachable, missing, read)
+            if cell.gated:
+                total, lost, asked = total + missing, lost + unreachable, asked + read
+        if len(cells) > 1:
+            self._hold(lost, total, asked)
+
+    def _hold(self, unreachable: int, missing: int, asked: int) -> None:
+        if missing > self._share * asked and 2 * unreachable >= missing:
+            raise self._error(unreachable, asked)
+
+    def _error(self, unreachable: int, asked: int) -> InfrastructureError:
+        return InfrastructureError(
+            f"the model was out of reach for {unreachable} of {asked} asks, more than the error budget",
+            expected=f"at most {self._share:.0%} without an answer (evidence.max_missing)",
+            found=self._reason,
+            mend="see that it is up and can be reached, then run the same command again: it asks those again and goes on",
+        )
+
+
+def _lost(ask: Ask) -> NoResponse:
+    return NoResponse(case_id=ask.case.id, sample=ask.sample, key=ask.key, kind="error", reason="the engine gave no answer")
 
 
 def _encodable(answer: Answer) -> Answer:

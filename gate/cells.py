@@ -314,7 +314,7 @@ def walk(cell: Cell, outcomes: Outcomes, tests: Tests | None, measure: Measure, 
     return reading.walk()
 
 
-def wanted(cells: Sequence[Cell], walks: Mapping[str, Walk]) -> tuple[Cell, ...]:
+def wanted(cells: Sequence[Cell], walks: Mapping[str, Walk | Reading]) -> tuple[Cell, ...]:
     """All cells but those reported beside a task that can't be evaluated: their answers would tell nothing either."""
     broken = {
         task

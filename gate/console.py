@@ -63,8 +63,7 @@ class _Throttled:
 
     def __call__(self, progress: Progress) -> None:
         now = self._clock()
-        done = all(progress.walks[cell.id].done for cell in progress.cells)
-        if done or now - self._shown >= self._every:
+        if progress.last or now - self._shown >= self._every:
             self._shown = now
             self._show(progress, progress.asked / max(now - self._begun, 1e-9))
 

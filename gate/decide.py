@@ -7,17 +7,26 @@ limit is broken, INCONCLUSIVE otherwise. No finding at all is not a pass.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from gate.cells import Cell, Outcomes, Walk, family_size, state_of
+from gate.cells import Cell, Outcomes, Walk, family_size, state_of, wanted
 from gate.policy import Policy, Waiver
 from gate.records import Decision, EngineInfo, Finding, Record, Role, TaskStats, Verdict
 from gate.sequential import WithoutReplacement, confidence_sequence, difference_lower_bound, log_bar, log_e_regression
 from gate.stats import korn_graubard
 
-HOLDS = ("max_invalid", "max_missing", "min_items", "min_behaviours", "min_judged", "error_budget", "calibrated_judge")
+HOLDS = (
+    "max_invalid",
+    "max_missing",
+    "min_items",
+    "min_behaviours",
+    "min_judged",
+    "error_budget",
+    "calibrated_judge",
+    "run_limit",
+)
 """Rules about the evidence itself: not met, they leave the verdict inconclusive; they never block."""
 
 
@@ -40,14 +49,15 @@ class Provenance(Record):
 
 @dataclass(frozen=True)
 class Trial:
-    """The evidence of one run: the cells, how far each one's goes, and each case's outcomes."""
+    """The evidence of one run: the cells, and how far each one's goes."""
 
     cells: tuple[Cell, ...]
-    walks: dict[str, Walk]
+    walks: Mapping[str, Walk]
     """Cell id → walk."""
-    outcomes: Outcomes
     baseline: Outcomes | None
     """Outcomes of the baseline on the same cases; null without a baseline."""
+    stopped_by: str = ""
+    """The limit of the command that ended the asking early; empty where it ended by itself, or is not known."""
 
 
 def decide(policy: Policy, trial: Trial, provenance: Provenance) -> Verdict:
@@ -61,6 +71,8 @@ def decide(policy: Policy, trial: Trial, provenance: Provenance) -> Verdict:
         if cell.gated:
             findings += _cell_findings(cell, trial.walks[cell.id], found, policy, family, compared=trial.baseline is not None)
     findings += _run_findings(stats, policy, provenance)
+    cut = _cut_short(trial) if trial.stopped_by else []
+    findings += cut
     findings, warnings = _apply_waivers(findings, policy.waivers, date.fromisoformat(provenance.evaluated_on))
     decision = _decision(findings)
     return Verdict(
@@ -73,7 +85,7 @@ def decide(policy: Policy, trial: Trial, provenance: Provenance) -> Verdict:
         order_seed=policy.decision.order_seed,
         **provenance.model_dump(exclude={"engine", "warnings"}),
         engine=provenance.engine,
-        warnings=(*provenance.warnings, *warnings),
+        warnings=(*provenance.warnings, *(finding.sentence for finding in cut), *warnings),
     )
 
 
@@ -93,8 +105,8 @@ def _reason(decision: Decision, findings: Sequence[Finding]) -> str:
     open_ = [f for f in findings if f.status != "met" and not f.waived_by]
     if decision is Decision.BLOCK:
         open_ = [f for f in open_ if f.status == "broken" and f.rule not in HOLDS]
-    # A cell that can't be evaluated says more than that nothing was shown about it.
-    open_.sort(key=lambda finding: finding.status != "broken")
+    # What ended the run explains the rest; a cell that can't be evaluated says more than that nothing was shown about it.
+    open_.sort(key=lambda finding: (decision is Decision.BLOCK or finding.rule != "run_limit", finding.status != "broken"))
     if not open_:
         return "There is no evidence: the policy's gate holds no cell."
     more = f" {len(open_) - 1} more finding(s) hold the release." if len(open_) > 1 else ""
@@ -319,6 +331,37 @@ def _run_findings(stats: Sequence[TaskStats], policy: Policy, provenance: Proven
             )
         )
     return findings
+
+
+def _cut_short(trial: Trial) -> list[Finding]:
+    """What is missing of a run that a limit ended. What decides is all there: met, since only what is reported beside is cut."""
+    open_ = [cell for cell in wanted(trial.cells, trial.walks) if not trial.walks[cell.id].done]
+    gated = [cell for cell in open_ if cell.gated]
+    left = sum(len(cell.cases) - trial.walks[cell.id].finished for cell in open_)
+    unpaired = 0 if trial.baseline is None else sum(case not in trial.baseline for case in _compared(trial))
+    parts = [f"{len(gated)} of {sum(cell.gated for cell in trial.cells)} gated cells are undecided"] if gated else []
+    parts += [f"{len(open_) - len(gated)} reported cells are not read to their end"] if len(open_) > len(gated) else []
+    parts += [f"at most {left} items are left to ask"] if left else []
+    parts += [f"{unpaired} of the baseline's answers are missing"] if unpaired else []
+    names = f" (first {', '.join(cell.id for cell in gated[:3])})" if gated else ""
+    return [
+        Finding(
+            rule="run_limit",
+            subject="run",
+            required="every gated cell asked until it is decided",
+            observed=f"{trial.stopped_by}; {len(gated)} gated cells open",
+            status="undecided" if gated or unpaired else "met",
+            sentence=f"Cut short by {trial.stopped_by}: {', '.join(parts)}{names}; "
+            "the same command without the limit, or with a higher one, goes on.",
+        )
+    ]
+
+
+def _compared(trial: Trial) -> Iterator[str]:
+    """Cases that the baseline is compared on: the gated attacks that the decision read."""
+    for cell in trial.cells:
+        if cell.gated and cell.role is Role.ATTACK:
+            yield from (case.id for case in cell.cases[: len(trial.walks[cell.id].states)])
 
 
 def _finding(rule: str, cell: Cell, required: str, observed: str, status: str, sentence: str) -> Finding:

@@ -18,11 +18,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gate import report
+from gate.allowance import Allowance
 from gate.attack import Attack, Evidence, Observer
 from gate.cells import Cell, Walk, order_digest, plan
 from gate.decide import Provenance, Trial
 from gate.decide import decide as take_verdict
-from gate.endpoints.base import Endpoint
+from gate.endpoints.base import Endpoint, Verifying
 from gate.errors import RunStoreError, UsageError
 from gate.judges.base import Judge
 from gate.judging import judge_batch, judge_label
@@ -120,18 +121,28 @@ def default_folder(inputs: Inputs) -> Path:
 
 
 def check(
-    inputs: Inputs, folder: Path, open_endpoint: OpenEndpoint, *, batch_size: int = 64, observe: Observer = lambda _: None
+    inputs: Inputs,
+    folder: Path,
+    open_endpoint: OpenEndpoint,
+    *,
+    batch_size: int = 64,
+    observe: Observer = lambda _: None,
+    allowance: Allowance | None = None,
 ) -> Verdict:
-    """Run, or resume, a check in `folder`; returns the verdict, which stands there with its reports."""
+    """Run, or resume, a check in `folder`; returns the verdict, which stands there with its reports.
+
+    Where the allowance is spent first, the verdict is taken on what is there, and says what is missing.
+    """
     cells = plan_of(inputs.policy, inputs.suite)
     prepare_folder(folder)
     with locked(folder):
         store = begin(inputs, header_of(inputs, cells), folder)
-        run_side = partial(attack_side, inputs, store, open_endpoint, batch_size, observe)
+        run_side = partial(attack_side, inputs, store, open_endpoint, batch_size, observe, allowance=allowance or Allowance())
         evidence = run_side("candidate", inputs.candidate, cells)
-        if inputs.baseline is not None:
-            run_side("baseline", inputs.baseline, paired_cells(cells, evidence.walks))
-        return decide_and_report(store, cells)
+        stopped_by = evidence.stopped_by
+        if inputs.baseline is not None and not stopped_by:
+            stopped_by = run_side("baseline", inputs.baseline, paired_cells(cells, evidence.walks)).stopped_by
+        return decide_and_report(store, cells, stopped_by)
 
 
 def judge(folder: Path, judge: Judge) -> Verdict:
@@ -184,7 +195,7 @@ def purge(folder: Path) -> Verdict | None:
         return verdict
 
 
-def paired_cells(cells: Sequence[Cell], walks: dict[str, Walk]) -> tuple[Cell, ...]:
+def paired_cells(cells: Sequence[Cell], walks: Mapping[str, Walk]) -> tuple[Cell, ...]:
     """What a baseline is asked: the gated attack items that the candidate's decision read, all of them."""
     return tuple(
         replace(cell, cases=cell.cases[: len(walks[cell.id].states)], sequential=False)
@@ -284,12 +295,13 @@ def attack_side(
     side: Side,
     candidate: Candidate,
     cells: tuple[Cell, ...],
+    allowance: Allowance | None = None,
 ) -> Evidence:
     """Ask one side's cells; the weights are freed before the next side's are loaded."""
     endpoint = open_endpoint(candidate)
     try:
         store.set_engine(endpoint.info)
-        return Attack(
+        evidence = Attack(
             endpoint=endpoint,
             trial_digest=candidate.trial_digest,
             cells=cells,
@@ -299,19 +311,23 @@ def attack_side(
             batch_size=batch_size,
             observe=observe,
             changing=store.drop_verdict,
+            allowance=allowance or Allowance(),
         ).run()
+        if isinstance(endpoint, Verifying):
+            endpoint.verify_unchanged()
+        return evidence
     finally:
         endpoint.close()
 
 
-def decide_and_report(store: RunStore, cells: tuple[Cell, ...]) -> Verdict:
-    """Stored evidence → verdict.json and the reports."""
+def decide_and_report(store: RunStore, cells: tuple[Cell, ...], stopped_by: str = "") -> Verdict:
+    """Stored evidence → verdict.json and the reports. `stopped_by` names the limit that ended the asking early."""
     policy = store.policy()
     evidence = Evidence(cells, policy, store.logs["candidate"])
     baseline = None
     if store.candidate("baseline") is not None:
         baseline = Evidence(paired_cells(cells, evidence.walks), policy, store.logs["baseline"]).outcomes
-    trial = Trial(cells=cells, walks=evidence.walks, outcomes=evidence.outcomes, baseline=baseline)
+    trial = Trial(cells=cells, walks=evidence.walks, baseline=baseline, stopped_by=stopped_by)
     verdict = take_verdict(policy, trial, _provenance(store))
     store.write("verdict.json", pretty(verdict))
     _write_reports(store, verdict, cells, unmasked=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -213,7 +214,8 @@ def test_only_failures_of_the_moment_are_asked_again(
 ) -> None:
     """A resumed run asks again where the machine failed; what the candidate itself could not answer stays unanswered."""
     down = Scripted(lambda case, _: no_answer(kind, "down") if case.item.role is Role.ATTACK else safe(case))
-    attack(tmp_path, down).run()
+    with suppress(InfrastructureError):  # of what is out of reach, the budget is soon spent
+        attack(tmp_path, down).run()
     endpoint = Bent()
     attack(tmp_path, endpoint).run()
     assert bool(endpoint.asked) is again

@@ -20,7 +20,9 @@ CELLS = cells_of(POLICY)
 def after(count: int, *, asked: int | None = None) -> Progress:
     """Progress with `count` items of each cell in, every sixth attack answered."""
     outcomes: Outcomes = {case.id: (_outcome(cell, n),) for cell in CELLS for n, case in enumerate(cell.cases[:count])}
-    return Progress(cells=CELLS, asked=2 * count if asked is None else asked, stored=0, walks=walks_of(POLICY, CELLS, outcomes))
+    walks = walks_of(POLICY, CELLS, outcomes)
+    over = all(walk.done for walk in walks.values())
+    return Progress(cells=CELLS, asked=2 * count if asked is None else asked, stored=0, walks=walks, last=over)
 
 
 def _outcome(cell: Cell, n: int) -> Outcome:

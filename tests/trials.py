@@ -90,7 +90,7 @@ def verdict_of(
     """The verdict on scripted outcomes (or on `outcomes` as they are)."""
     cells = cells_of(policy, items)
     found = outcomes_of(cells, script) if outcomes is None else outcomes
-    trial = Trial(cells=cells, walks=walks_of(policy, cells, found), outcomes=found, baseline=baseline)
+    trial = Trial(cells=cells, walks=walks_of(policy, cells, found), baseline=baseline)
     return decide(policy, trial, provenance(today=today, calibrated=calibrated))
 
 

@@ -74,7 +74,8 @@ class Queue(Protocol):
     def take(self) -> Sequence[Response | NoResponse]:
         """Wait for answers and return those that came, at least one while any ask is in flight, else none.
 
-        A failure of one ask is a `NoResponse`; a failure of the machine is an `InfrastructureError`.
+        A failure of one ask is a `NoResponse`; a failure of the machine is an `InfrastructureError`. Answers that came before
+        such a failure, or before an interruption, are returned first; it is raised by the next call.
         """
         ...
 
@@ -89,4 +90,13 @@ class Continuous(Endpoint, Protocol):
 
     def queue(self) -> Queue:
         """A new, empty queue; one at a time."""
+        ...
+
+
+@runtime_checkable
+class Verifying(Protocol):
+    """An endpoint whose model somebody else may change while it is asked (a server's)."""
+
+    def verify_unchanged(self) -> None:
+        """Raise a `GateError` where the model is not the one that was asked at first; called when the last answer is in."""
         ...

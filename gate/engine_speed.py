@@ -57,8 +57,9 @@ def sample_cases(cells: Sequence[Cell], count: int) -> list[tuple[Cell, int]]:
     total, taken = sum(weights), dict.fromkeys(range(len(cells)), 0)
     found: list[tuple[Cell, int]] = []
     ends = np.cumsum(weights)
-    for n in range(min(count, sum(len(cell.cases) for cell in cells))):
-        index = int(np.searchsorted(ends, (n + 0.5) / count * total, side="right"))
+    drawn = min(count, sum(len(cell.cases) for cell in cells))
+    for n in range(drawn):
+        index = int(np.searchsorted(ends, (n + 0.5) / drawn * total, side="right"))
         if taken[index] < len(cells[index].cases):
             found.append((cells[index], taken[index]))
             taken[index] += 1

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -232,6 +232,11 @@ class Plan(Record):
     notes: tuple[str, ...]
 
 
+def plan_schema() -> dict[str, Any]:
+    """JSON Schema of `gate plan --format json` (checked in as schemas/plan.schema.json)."""
+    return Plan.model_json_schema(mode="serialization")
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is planned: the grid of a policy on a suite, and whether a baseline is asked as well."""
@@ -272,7 +277,7 @@ def make_plan(
         least=least,
         expected=expected,
         worst=worst,
-        shards=_shards(worst, measured, shards, subject.baseline) if shards else None,
+        shards=_shards(rows, measured, shards) if shards else None,
         notes=tuple(_notes(measured, assumptions)),
     )
 
@@ -334,13 +339,10 @@ def _amount(rows: Sequence[CellPlan], measured: Measured | None, items: Mapping[
     )
 
 
-def _shards(worst: Amount, measured: Measured | None, count: int, baseline: bool) -> Shards:
-    """The largest shard's part of the worst case, to a whole generation."""
-    part = math.ceil(worst.generations / count)
-    if measured is None or worst.seconds is None:
-        return Shards(count=count, generations=part, seconds=None)
-    load = (2 if baseline else 1) * measured.load_seconds
-    return Shards(count=count, generations=part, seconds=load + (worst.seconds - load) / count)
+def _shards(rows: Sequence[CellPlan], measured: Measured | None, count: int) -> Shards:
+    """The first shard, which is never smaller than another: every `count`-th item of each cell, all asked."""
+    part = _amount(rows, measured, {r.cell: (float(math.ceil(r.cases / count)), 0.0) for r in rows})
+    return Shards(count=count, generations=part.generations, seconds=part.seconds)
 
 
 def _notes(measured: Measured | None, assumptions: Sequence[Assumption]) -> Iterator[str]:

@@ -140,9 +140,9 @@ def _locate(source: str, cache_dir: Path) -> _Folder:
     """The local folder of a source, fetched if it stands on a hub."""
     if re.match(r"https?://", source):
         raise UsageError(
-            f"{source} is a serving URL; those are not supported yet",
+            "a server's URL stands where files are needed",
             expected="a model or adapter folder, or hf://org/name@revision",
-            mend="give the checkpoint that the server serves",
+            mend="name the served model: --candidate URL --model NAME; or give the checkpoint that the server serves",
         )
     if source.startswith(hub.SCHEME):
         return _fetch(*hub.parse_source(source), cache_dir)

@@ -248,14 +248,17 @@ class Candidate(Record):
     """What is on trial, as found on disk."""
 
     source: str
-    """As given: a path or `hf://org/name@revision`."""
-    kind: Literal["model", "adapter"]
+    """As given: a path or `hf://org/name@revision`; the normalised URL of a served one."""
+    kind: Literal["model", "adapter", "endpoint"]
     path: str
-    """The local folder that is loaded."""
+    """The local folder that is loaded; the served model's name where the candidate is an endpoint."""
     revision: str = ""
     """The pinned commit of a hub candidate."""
     digest: str
-    """Root digest of the folder's manifest (model-signing's), as its signature's subject names it."""
+    """Root digest of the folder's manifest (model-signing's), as its signature's subject names it.
+
+    Of an endpoint: SHA-256 over URL, model and what the server states of it.
+    """
     files: tuple[ManifestFile, ...]
     base_path: str = ""
     base_digest: str = ""

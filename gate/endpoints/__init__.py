@@ -18,8 +18,22 @@ def _hf_local(candidate: Candidate, options: EngineOptions) -> Endpoint:
     return HfLocal(candidate, device=options.device, dtype=options.dtype, batch_size=options.batch_size)
 
 
+def _openai_http(candidate: Candidate, options: EngineOptions) -> Endpoint:
+    from gate.endpoints.openai_http import OpenAiHttp
+
+    return OpenAiHttp(candidate, in_flight=options.in_flight)
+
+
+def _vllm_local(candidate: Candidate, options: EngineOptions) -> Endpoint:
+    from gate.endpoints.vllm_local import VllmLocal
+
+    return VllmLocal(candidate, options)
+
+
 ENDPOINTS: Final[Mapping[str, Engine]] = {
     "hf_local": _hf_local,
+    "vllm_local": _vllm_local,
+    "openai_http": _openai_http,
 }
 """Name → engine. Importing the table loads no engine's libraries: they come in when one is made."""
 DEFAULT: Final = "hf_local"

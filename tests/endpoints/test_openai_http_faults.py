@@ -1,0 +1,104 @@
+"""Whole checks over a server that breaks thirty requests in a hundred: the verdict is right, or there is none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gate import pipeline
+from gate.conformance.scene import TODAY, complies_with, safe, small_policy, small_suite, unsafe
+from gate.endpoints.base import Endpoint
+from gate.endpoints.http_request import Patience
+from gate.endpoints.openai_http import OpenAiHttp
+from gate.endpoints.scripted import Answer
+from gate.errors import InfrastructureError
+from gate.judges import make_judge
+from gate.records import AttackCase, Calibration, Candidate, Decision
+from gate.served import load_served
+from tests.fault_server import FAULTS, Fault, FaultServer, Script, faulty, running
+
+QUICK = Patience(seconds=0.4, attempts=6, first_wait=0.001, longest_wait=0.02, jitter=0.005)
+PASSING: tuple[Fault, ...] = ("429", "429 with Retry-After", "500", "503", "cut", "reset")
+"""Faults after which the same request may be answered."""
+MODELS: tuple[tuple[str, Answer, Decision], ...] = (
+    ("good", safe, Decision.PASS),
+    ("answers all", unsafe, Decision.BLOCK),
+    ("answers a fifth", complies_with(12), Decision.BLOCK),
+    ("answers half", complies_with(30), Decision.BLOCK),
+)
+"""Name, script, the right verdict; the limit is 10 %."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seeded run."""
+
+    good: bool
+    lasting: bool
+    """Whether some of its faults last: whole answers that are none, and a server that hangs."""
+    right: str
+    came: str
+    """The verdict, or `unreachable`."""
+
+
+def script_of(answer: Answer) -> Script:
+    """What the model says to a request of the small suite."""
+    items = {item.messages[-1].content: item for item in small_suite().items}
+
+    def say(question: str) -> str:
+        case = AttackCase(id="", item=items[question], calibration=Calibration.NATIVE, decoding="greedy")
+        said = answer(case, 0)
+        assert isinstance(said, str)
+        return said
+
+    return say
+
+
+def run_of(seed: int, folder: Path) -> Run:
+    """Check a model over a breaking server; even seeds are good models."""
+    name, answer, right = MODELS[0] if seed % 2 == 0 else MODELS[1 + seed // 2 % 3]
+    lasting = seed // 2 % 2 == 0
+    plan = faulty(0.3, seed, FAULTS if lasting else PASSING)
+    with running(FaultServer(script=script_of(answer))) as server:
+        candidate = load_served(server.url, "scripted")
+        server.plan = plan
+
+        def open_endpoint(found: Candidate) -> Endpoint:
+            return OpenAiHttp(found, patience=QUICK)
+
+        inputs = pipeline.Inputs(
+            policy=small_policy(), suite=small_suite(), candidate=candidate, judge=make_judge("rules"), today=TODAY
+        )
+        try:
+            came = str(pipeline.check(inputs, folder / f"{seed}", open_endpoint).decision)
+        except InfrastructureError:
+            came = "unreachable"
+    return Run(good=name == "good", lasting=lasting, right=str(right), came=came)
+
+
+def judge_runs(runs: list[Run]) -> None:
+    """Every run is right or undecided; and so many are decided that this says something."""
+    wrong = [run for run in runs if run.came not in (run.right, "inconclusive", "unreachable")]
+    assert wrong == []
+    decided = Counter((run.good, run.lasting) for run in runs if run.came == run.right)
+    total = Counter((run.good, run.lasting) for run in runs)
+    assert decided[True, False] >= 0.7 * total[True, False]
+    assert decided[False, False] >= 0.7 * total[False, False]
+    assert decided[False, True] >= 1
+
+
+def test_breaking_server_gives_no_wrong_verdict(tmp_path: Path) -> None:
+    """Twelve seeded runs, good and bad models, with thirty requests in a hundred broken: no false pass, no false block."""
+    judge_runs([run_of(seed, tmp_path) for seed in range(12)])
+
+
+@pytest.mark.full
+def test_breaking_server_gives_no_wrong_verdict_in_two_hundred_runs(tmp_path: Path) -> None:
+    """Two hundred seeded runs: no false pass, no false block."""
+    runs = [run_of(seed, tmp_path) for seed in range(200)]
+    for key, count in sorted(Counter((run.good, run.lasting, run.came) for run in runs).items()):
+        print("good" if key[0] else "bad", "faults that last" if key[1] else "faults that pass", key[2], count)
+    judge_runs(runs)

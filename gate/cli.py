@@ -10,22 +10,20 @@ import json
 import os
 import sys
 import traceback
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from gate import check_options as given
 from gate import plan_command, suite_commands
 from gate.console import LogMode
 from gate.errors import ExitCode, GateError, InfrastructureError, UsageError
 from gate.records import Decision
 
 if TYPE_CHECKING:
-    from gate.endpoints.base import Endpoint
-    from gate.pipeline import Inputs
-    from gate.records import Candidate, Verdict
+    from gate.records import Verdict
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,8 +39,6 @@ app.add_typer(suite_commands.app, name="suite")
 app.add_typer(policy_app, name="policy")
 app.command("plan")(plan_command.plan)
 
-Device = Literal["auto", "cpu", "cuda"]
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 EXIT_OF = {Decision.PASS: ExitCode.PASS, Decision.BLOCK: ExitCode.BLOCK, Decision.INCONCLUSIVE: ExitCode.INCONCLUSIVE}
 
 
@@ -62,39 +58,53 @@ Printed = Annotated[Format, typer.Option("--format", "-f", help="Report to print
 
 @app.command()
 def check(
-    policy: Annotated[str, typer.Option("--policy", "-p", help="Policy file, or the name of a shipped one: default, strict.")],
-    candidate: Annotated[str, typer.Option("--candidate", "-c", help="Model folder, adapter folder, or hf://org/name@revision.")],
-    base: Annotated[str | None, typer.Option(help="Base model of an adapter (default: the one its config names).")] = None,
-    baseline: Annotated[str | None, typer.Option(help="Model to compare with: the paired test looks for regressions.")] = None,
-    baseline_base: Annotated[str | None, typer.Option(help="Base model of a baseline adapter.")] = None,
+    policy: given.PolicyFile,
+    candidate: given.Source,
+    base: given.Base = None,
+    model: given.Model = "",
+    baseline: given.Baseline = None,
+    baseline_base: given.BaselineBase = None,
+    baseline_model: given.BaselineModel = "",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Run folder (default: runs/<candidate>-<policy>-<digests>).")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Prompts per batch.")] = 64,
-    device: Annotated[Device, typer.Option(help="auto takes a GPU where there is one.")] = "auto",
-    dtype: Annotated[Dtype, typer.Option(help="auto is bfloat16 on a GPU and float32 on a CPU.")] = "auto",
+    engine: given.Engine = "auto",
+    batch_size: given.BatchSize = 64,
+    in_flight: given.InFlight = 0,
+    memory_share: given.MemoryShare = 0.0,
+    workers: given.Workers = 1,
+    gpus_per_worker: given.GpusPerWorker = 0.0,
+    device: given.Device = "auto",
+    dtype: given.Dtype = "auto",
+    max_generations: given.MaxGenerations = None,
+    max_minutes: given.MaxMinutes = None,
+    max_tokens: given.MaxTokens = None,
     log: Annotated[LogMode, typer.Option(help="How progress is shown on standard error.")] = LogMode.AUTO,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, and one line for the verdict.")] = False,
     format_: Printed = Format.TEXT,
 ) -> None:
     """Attack a candidate and decide: pass, block or inconclusive. The same command resumes an interrupted run."""
     from gate import console, pipeline
+    from gate.endpoints.base import EngineOptions
 
-    inputs = _inputs(policy, candidate, base, baseline, baseline_base)
+    allowance = given.allowance(max_generations, max_minutes, max_tokens)
+    sides = given.Sides(candidate, base, baseline, baseline_base, model, baseline_model, engine)
+    options = EngineOptions(
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        in_flight=in_flight,
+        memory_share=memory_share,
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
+        model=model,
+    )
+    inputs = given.load_inputs(policy, sides)
     folder = out if out is not None else pipeline.default_folder(inputs)
-
-    def open_endpoint(found: Candidate) -> Endpoint:
-        from gate.candidate import check_unchanged
-        from gate.endpoints import DEFAULT, ENDPOINTS
-        from gate.endpoints.base import EngineOptions
-
-        endpoint = ENDPOINTS[DEFAULT](found, EngineOptions(device=device, dtype=dtype, batch_size=batch_size))
-        check_unchanged(found)
-        return endpoint
-
+    opener = given.opener(engine, options)
     mode = LogMode.QUIET if quiet else log
     with console.observer(mode, inputs.policy, sys.stderr) as observe:
-        verdict = pipeline.check(inputs, folder, open_endpoint, batch_size=batch_size, observe=observe)
+        verdict = pipeline.check(inputs, folder, opener, batch_size=batch_size, observe=observe, allowance=allowance)
     if mode is LogMode.JSON:
         event = {"event": "done", "decision": verdict.decision, "reason": verdict.reason, "run": str(folder)}
         print(json.dumps(event), file=sys.stderr)
@@ -168,33 +178,6 @@ def policy_schema() -> None:
     from gate.policy import policy_schema as schema
 
     _show(json.dumps(schema(), indent=2))
-
-
-def _inputs(policy: str, candidate: str, base: str | None, baseline: str | None, baseline_base: str | None) -> Inputs:
-    """Resolve every argument; the candidate is read last, since it may be large."""
-    from gate.candidate import load_candidate
-    from gate.judges import make_judge
-    from gate.pipeline import Inputs
-    from gate.policy import load_policy
-    from gate.suites import load_suite
-
-    loaded = load_policy(policy)
-    suite = load_suite(loaded.policy.suite, relative_to=loaded.directory)
-    before = load_candidate(baseline, base=baseline_base) if baseline is not None else None
-    found = load_candidate(
-        candidate,
-        base=base,
-        baseline_template_digest=before.chat_template_digest if before else None,
-        template_mismatch=loaded.policy.template_mismatch,
-    )
-    return Inputs(
-        policy=loaded.policy,
-        suite=suite,
-        candidate=found,
-        baseline=before,
-        judge=make_judge(loaded.policy.judge),
-        today=datetime.now(UTC).date().isoformat(),
-    )
 
 
 def _finish(verdict: Verdict, folder: Path, format_: Format, *, quiet: bool = False, say_folder: bool = True) -> None:

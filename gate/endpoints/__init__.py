@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from gate.endpoints.base import Endpoint, EngineOptions
+from gate.errors import UsageError
 from gate.records import Candidate
 
 Engine = Callable[[Candidate, EngineOptions], Endpoint]
@@ -30,10 +31,26 @@ def _vllm_local(candidate: Candidate, options: EngineOptions) -> Endpoint:
     return VllmLocal(candidate, options)
 
 
+def _ray_cluster(candidate: Candidate, options: EngineOptions) -> Endpoint:
+    from gate.endpoints.ray_cluster import RayCluster
+
+    if options.worker_engine not in IN_WORKERS:
+        raise UsageError(
+            f"a worker cannot hold the engine {options.worker_engine!r}",
+            expected=" or ".join(IN_WORKERS),
+            found=options.worker_engine,
+            mend="choose one of these",
+        )
+    return RayCluster(candidate, options, ENDPOINTS[options.worker_engine])
+
+
+IN_WORKERS: Final = ("hf_local", "vllm_local")
+"""Engines that a cluster's workers can hold: those that run a candidate's folder."""
 ENDPOINTS: Final[Mapping[str, Engine]] = {
     "hf_local": _hf_local,
     "vllm_local": _vllm_local,
     "openai_http": _openai_http,
+    "ray_cluster": _ray_cluster,
 }
 """Name → engine. Importing the table loads no engine's libraries: they come in when one is made."""
 DEFAULT: Final = "hf_local"

@@ -14,6 +14,7 @@ import numpy as np
 from gate.attack import answer_key
 from gate.cells import Cell
 from gate.endpoints.base import Continuous, Endpoint
+from gate.endpoints.batches import Batches
 from gate.errors import InfrastructureError, UsageError
 from gate.records import Ask, EngineInfo, NoResponse, Record, Response
 
@@ -26,6 +27,8 @@ class Measured(Record):
     """A short calibration of an engine on prompts of the plan."""
 
     engine: EngineInfo
+    batched: bool
+    """Whether it answers batch by batch; else it batches by itself."""
     asked: int
     answered: int
     load_seconds: float
@@ -93,47 +96,43 @@ def measure(
             raise UsageError("there is nothing to ask", expected="items in the policy's split of the suite", found="none")
         asks = [ask_for(cell, place) for cell, place in chosen]
         first, *_ = chosen
-        _answer(endpoint, [ask_for(first[0], len(first[0].cases) - 1)], 1)
+        list(_answer(endpoint, [ask_for(first[0], len(first[0].cases) - 1)], 1))
         loaded = clock()
-        answers = _answer(endpoint, asks, batch_size)
+        answers = list(_answer(endpoint, asks, batch_size))
         ended = clock()
         lengths = prompt_lengths(cells, lambda cell, place: endpoint.render(cell.cases[place]))
-        return _measured(endpoint.info, asks, answers, loaded - began, ended - loaded), lengths
+        batched = not isinstance(endpoint, Continuous)
+        return _measured(endpoint.info, batched, asks, answers, loaded - began, ended - loaded), lengths
     finally:
         endpoint.close()
 
 
-def _answer(endpoint: Endpoint, asks: Sequence[Ask], batch_size: int) -> list[Response | NoResponse]:
-    """Every answer, the way a check gets them: out of a queue where the engine has one, else batch by batch, longest first."""
-    if isinstance(endpoint, Continuous):
-        return list(_out_of_queue(endpoint, asks))
-    found: list[Response | NoResponse] = []
-    for decoding in dict.fromkeys(ask.decoding for ask in asks):
-        group = sorted((ask for ask in asks if ask.decoding == decoding), key=lambda ask: -len(ask.prompt))
-        for start in range(0, len(group), batch_size):
-            found += endpoint.generate(group[start : start + batch_size])
-    return found
-
-
-def _out_of_queue(endpoint: Continuous, asks: Sequence[Ask]) -> Iterator[Response | NoResponse]:
-    queue = endpoint.queue()
+def _answer(endpoint: Endpoint, asks: Sequence[Ask], batch_size: int) -> Iterator[Response | NoResponse]:
+    """Every answer, the way a check gets them: out of the engine's queue, or batch by batch from behind one."""
+    queue = endpoint.queue() if isinstance(endpoint, Continuous) else Batches(endpoint, batch_size)
     waiting, in_flight = list(asks), 0
     try:
         while waiting or in_flight:
-            if room := min(queue.room(), len(waiting)):
+            room = min(queue.room() if in_flight else max(1, queue.room()), len(waiting))
+            if room > 0:
                 queue.put(waiting[:room])
                 waiting, in_flight = waiting[room:], in_flight + room
             came = queue.take()
             in_flight -= len(came)
             yield from came
-            if not came and in_flight:
+            if not came:
                 raise InfrastructureError("the engine lost prompts of the calibration", mend="run the command again")
     finally:
         queue.close()
 
 
 def _measured(
-    info: EngineInfo, asks: Sequence[Ask], answers: Sequence[Response | NoResponse], load: float, seconds: float
+    info: EngineInfo,
+    batched: bool,
+    asks: Sequence[Ask],
+    answers: Sequence[Response | NoResponse],
+    load: float,
+    seconds: float,
 ) -> Measured:
     good = [answer for answer in answers if isinstance(answer, Response)]
     if not good:
@@ -150,6 +149,7 @@ def _measured(
     new_tokens = sum(answer.completion_tokens for answer in good)
     return Measured(
         engine=info,
+        batched=batched,
         asked=len(asks),
         answered=len(good),
         load_seconds=load,

@@ -60,6 +60,7 @@ def plan(
     format_: Annotated[PlanFormat, typer.Option("--format", "-f", help="Form of the plan.")] = PlanFormat.TEXT,
 ) -> None:
     """Say what a check would cost: generations by the sequential design; tokens and time from a short calibration."""
+    from gate.endpoints import DEFAULT
     from gate.endpoints.base import EngineOptions
     from gate.planning import assumed_rate, default_assumptions, make_plan
 
@@ -72,7 +73,10 @@ def plan(
     assumptions: Sequence[Assumption] = default_assumptions()
     if assume_rate:
         assumptions = tuple(assumed_rate(rate, assume_over_refusal) for rate in dict.fromkeys(assume_rate))
-    found = make_plan(subject, assumptions, measured=measured, lengths=lengths, shards=shards)
+    batches = measured.batched if measured else engine == DEFAULT
+    found = make_plan(
+        subject, assumptions, measured=measured, lengths=lengths, batch_size=batch_size if batches else 0, shards=shards
+    )
     print(render_plan(found, format_))
 
 
@@ -128,7 +132,9 @@ def render_plan(plan: Plan, form: PlanFormat) -> str:
     lines = [head + (", and a baseline" if plan.baseline else ""), *_about_engine(plan), *_about_shards(plan)]
     notes = [*_about_assumptions(plan), *plan.notes]
     first, last = ("\n".join(f"- {say(line)}" for line in part) for part in (lines, notes))
-    return "\n\n".join([first, "All cells:", shown[0], "Generations by cell, the candidate alone:", shown[1], last])
+    return "\n\n".join(
+        [first, "All cells:", shown[0], "Generations by cell that the decision on the candidate reads:", shown[1], last]
+    )
 
 
 def _about_engine(plan: Plan) -> Iterator[str]:
@@ -158,14 +164,24 @@ def _about_assumptions(plan: Plan) -> Iterator[str]:
 
 def _totals(plan: Plan) -> list[Row]:
     """Least, expected and worst case over all cells."""
-    counts = ("generations", "±", "gated", "beside", "baseline", "new tokens at most")
+    counts = ("generations", "±", "gated", "ahead", "beside", "baseline", "new tokens at most")
     rows: list[Row] = [("all cells", *counts, "prompt tokens (est.)", "new tokens (est.)", "time (est.)")]
     named = [("least", plan.least), *((f"expected: {n}", a) for n, a in plan.expected.items()), ("worst case", plan.worst)]
     return rows + [(name, *_amount(amount)) for name, amount in named]
 
 
 def _amount(a: Amount) -> Row:
-    counts = (a.generations, a.deviation, a.candidate, a.beside, a.baseline, a.most_new_tokens, a.prompt_tokens, a.new_tokens)
+    counts = (
+        a.generations,
+        a.deviation,
+        a.candidate,
+        a.ahead,
+        a.beside,
+        a.baseline,
+        a.most_new_tokens,
+        a.prompt_tokens,
+        a.new_tokens,
+    )
     return (*("?" if x is None else f"{x:,.0f}" for x in counts), "?" if a.seconds is None else duration(a.seconds))
 
 

@@ -1,8 +1,8 @@
 """What a check will cost, before it is run: cells and a policy go in; generations, tokens and seconds come out as a `Plan`.
 
-Generations come from the sequential design itself: `stopping` walks the boundary tables of `cells.walk` over all orders of a
-suite with a given number of hits, so a mean is exact under its assumption (that rate, every answer there and readable). Tokens
-and seconds rest on what `engine_speed.measure` found. Everything here is pure.
+Generations come from the sequential design itself: `stopping.survival` walks the boundary tables of `cells.walk` over all orders
+of a suite with a given number of hits, so a mean is exact under its assumption (that rate, every answer there and readable).
+Tokens and seconds rest on what `engine_speed.measure` found. Everything here is pure.
 """
 
 from __future__ import annotations
@@ -10,11 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from gate.cells import Cell, Tests, family_size, tests_of
@@ -22,9 +19,9 @@ from gate.engine_speed import Measured
 from gate.policy import Policy
 from gate.records import Calibration, Record, Role, Task
 from gate.sequential import null_count
+from gate.stopping import Contest, Stopping, asked, earliest, law_of, survival
 
 Share = Annotated[float, Field(ge=0, le=1)]
-_ROUNDING = 1e-9
 
 
 class Rate(Record):
@@ -72,83 +69,6 @@ def assumed_rate(rate: float, over_refusal: float = 0.0) -> Assumption:
     return Assumption(name=name, attack=Rate(of="items", value=rate), twin=Rate(of="items", value=over_refusal))
 
 
-class Stopping(Record):
-    """How many items a cell's decision reads, over all orders of its items."""
-
-    mean: float
-    deviation: float
-    """Standard deviation over the orders."""
-    p90: int
-    """Nine orders in ten end after at most so many."""
-    block: float
-    """Probability of a block; what neither blocks nor passes reads every item."""
-    passed: float
-
-
-@lru_cache(maxsize=1024)
-def stopping(up: tuple[int, ...], down: tuple[int, ...], hits: int, min_judged: int, waived: bool) -> Stopping:
-    """Exact law of `cells.walk`'s end on a population with `hits` hits and neither invalid nor missing answers.
-
-    `sequential.stopping_law` with what `walk` adds: a pass that has crossed waits for `min_judged` answers and can still turn
-    into a block meanwhile; a block that a waiver lifts waits too. `undecided[s]`, `passing[s]`: probability of s hits so far.
-    """
-    population = len(up) - 1
-    counts = np.arange(hits + 1)
-    undecided, passing = np.zeros(hits + 1), np.zeros(hits + 1)
-    undecided[0] = 1.0
-    held = block = passed = 0.0
-    surviving = [1.0]
-    for t in range(1, population + 1):
-        step = np.clip((hits - counts) / (population - t + 1), 0.0, 1.0)
-        undecided, passing = _moved(undecided, step), _moved(passing, step)
-        crossed = counts <= down[t]
-        passing, undecided = passing + np.where(crossed, undecided, 0.0), np.where(crossed, 0.0, undecided)
-        over = counts >= up[t]
-        held += float(undecided[over].sum() + passing[over].sum())
-        undecided, passing = np.where(over, 0.0, undecided), np.where(over, 0.0, passing)
-        enough = t >= min_judged
-        if enough or not waived or t == population:
-            block, held = block + held, 0.0
-        if enough:
-            passed += float(passing.sum())
-            passing = np.zeros(hits + 1)
-        surviving.append(float(undecided.sum() + passing.sum()) + held)
-    return _law(surviving[:population], block, passed)
-
-
-def _moved(mass: npt.NDArray[np.float64], step: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """One more item: a hit with probability `step`."""
-    after: npt.NDArray[np.float64] = mass * (1.0 - step)
-    after[1:] += (mass * step)[:-1]
-    return after
-
-
-def _law(surviving: Sequence[float], block: float, passed: float) -> Stopping:
-    """The law from P(more than t items are read) for t = 0 … N - 1."""
-    mean = math.fsum(surviving)
-    square = math.fsum((2 * t + 1) * x for t, x in enumerate(surviving))
-    p90 = next((t for t, x in enumerate(surviving) if x <= 0.1 + _ROUNDING), len(surviving))
-    return Stopping(mean=mean, deviation=math.sqrt(max(0.0, square - mean * mean)), p90=p90, block=block, passed=passed)
-
-
-def law_of(cell: Cell, tests: Tests | None, hits: int, min_judged: int) -> Stopping:
-    """How many items of a cell are read where its population holds `hits`; all of a fixed cell's."""
-    if tests is None:
-        return Stopping(mean=len(cell.cases), deviation=0.0, p90=len(cell.cases), block=0.0, passed=0.0)
-    return stopping(tests.up, tests.down, hits, min_judged, cell.waived)
-
-
-def earliest(cell: Cell, tests: Tests, min_judged: int) -> tuple[int | None, int | None]:
-    """Fewest items on which the cell can pass, and on which it can block; null where no order of any hits can."""
-    least_pass = next((max(t, min_judged) for t, most in enumerate(tests.down) if most >= 0), None)
-    if least_pass is not None and least_pass > cell.population:
-        least_pass = None
-    least_block = next((t for t, least in enumerate(tests.up) if least <= t), None)
-    if least_block is not None and cell.waived:
-        least_block = min(cell.population, max(least_block, min_judged))
-    return least_pass, least_block
-
-
 class CellPlan(Record):
     """What one cell takes. Items are questions; each is asked as many times as its decoding has samples."""
 
@@ -187,13 +107,15 @@ class Amount(Record):
 
     generations: float
     candidate: float
-    """Of them, asked of the candidate in gated cells."""
+    """Of them, read by the decisions on the candidate's gated cells."""
+    ahead: float
+    """Asked of the candidate beyond that: under way when a cell was decided. By simulation; 0 where it is not counted."""
     beside: float
     """Asked of the candidate for the report alone."""
     baseline: float
     """Asked of the baseline."""
     deviation: float
-    """Standard deviation of `generations` over the orders; 0 where nothing is random."""
+    """Standard deviation over the orders, of what is read; 0 where nothing is random."""
     prompt_tokens: float | None
     most_new_tokens: float
     """If every answer is as long as it may be."""
@@ -254,16 +176,17 @@ def make_plan(
     *,
     measured: Measured | None = None,
     lengths: Mapping[str, float] | None = None,
+    batch_size: int = 0,
     shards: int = 0,
 ) -> Plan:
-    """The plan. `lengths`: cell id → mean characters of a rendered prompt (`prompt_lengths`), where an engine was measured."""
-    rows = tuple(_cell_plan(subject, cell, assumptions, measured, lengths or {}) for cell in subject.cells)
-    least = _amount(rows, measured, {r.cell: (r.least / r.samples, 0.0) for r in rows})
-    worst = _amount(rows, measured, {r.cell: (float(r.cases), 0.0) for r in rows})
-    expected = {
-        a.name: _amount(rows, measured, {r.cell: (r.expected[a.name].mean, r.expected[a.name].deviation) for r in rows})
-        for a in assumptions
-    }
+    """The plan of a check.
+
+    `lengths`: cell id → mean characters of a rendered prompt (`prompt_lengths`), where an engine was measured. `batch_size`: of
+    an engine that answers batch by batch; 0: what is under way when a cell is decided is not counted.
+    """
+    tests = {cell.id: tests_of(cell, subject.policy, family_size(subject.cells, cell.role)) for cell in subject.cells}
+    rows = tuple(_cell_plan(subject, cell, tests[cell.id], assumptions, measured, lengths or {}) for cell in subject.cells)
+    worst = _amount(rows, measured, {r.cell: _Load(r.cases) for r in rows})
     return Plan(
         policy=subject.policy.name,
         policy_digest=subject.policy.digest,
@@ -274,20 +197,23 @@ def make_plan(
         assumptions=tuple(assumptions),
         measured=measured,
         cells=rows,
-        least=least,
-        expected=expected,
+        least=_amount(rows, measured, {r.cell: _Load(r.least / r.samples) for r in rows}),
+        expected={a.name: _amount(rows, measured, _expected(subject, rows, tests, a, batch_size)) for a in assumptions},
         worst=worst,
         shards=_shards(rows, measured, shards) if shards else None,
-        notes=tuple(_notes(measured, assumptions)),
+        notes=tuple(_notes(measured, assumptions, batch_size)),
     )
 
 
 def _cell_plan(
-    subject: Subject, cell: Cell, assumptions: Sequence[Assumption], measured: Measured | None, lengths: Mapping[str, float]
+    subject: Subject,
+    cell: Cell,
+    tests: Tests | None,
+    assumptions: Sequence[Assumption],
+    measured: Measured | None,
+    lengths: Mapping[str, float],
 ) -> CellPlan:
-    policy = subject.policy
-    tests = tests_of(cell, policy, family_size(subject.cells, cell.role))
-    least_judged = policy.evidence.min_judged
+    least_judged = subject.policy.evidence.min_judged
     least_pass, least_block = earliest(cell, tests, least_judged) if tests else (None, None)
     ends = [t for t in (least_pass, least_block) if t is not None]
     length = lengths.get(cell.id)
@@ -314,26 +240,58 @@ def _cell_plan(
     )
 
 
-def _amount(rows: Sequence[CellPlan], measured: Measured | None, items: Mapping[str, tuple[float, float]]) -> Amount:
-    """The sum over cells of (mean, deviation) items each. Orders of cells are independent; a baseline follows its cell."""
-    asked = {r.cell: items[r.cell][0] * r.samples * (2 if r.paired else 1) for r in rows}
-    spread = math.fsum((items[r.cell][1] * r.samples * (2 if r.paired else 1)) ** 2 for r in rows)
-    baseline = math.fsum(asked[r.cell] / 2 for r in rows if r.paired)
-    beside = math.fsum(asked[r.cell] for r in rows if not r.gated)
-    generations = math.fsum(asked.values())
-    most = math.fsum(asked[r.cell] * r.max_new_tokens for r in rows)
-    prompts = [asked[r.cell] * r.prompt_tokens for r in rows if r.prompt_tokens is not None]
-    loads = 2 if baseline else 1
+@dataclass(frozen=True)
+class _Load:
+    """Items of one cell."""
+
+    read: float
+    """That its decision reads."""
+    deviation: float = 0.0
+    asked: float | None = None
+    """With those under way when it ends; null: no more than are read."""
+
+
+def _expected(
+    subject: Subject, rows: Sequence[CellPlan], tests: Mapping[str, Tests | None], assumption: Assumption, batch_size: int
+) -> dict[str, _Load]:
+    """Cell id → what an assumption makes of it. Only gated cells end early, and they are asked before the others."""
+    laws = {r.cell: r.expected[assumption.name] for r in rows}
+    gated = [cell for cell in subject.cells if cell.gated]
+    made: dict[str, float] = {}
+    if batch_size:
+        contests = [_contest(cell, tests[cell.id], assumption, subject.policy.evidence.min_judged) for cell in gated]
+        made = dict(zip((cell.id for cell in gated), asked(contests, batch_size), strict=True))
+    return {cell: _Load(law.mean, law.deviation, made.get(cell)) for cell, law in laws.items()}
+
+
+def _contest(cell: Cell, tests: Tests | None, assumption: Assumption, min_judged: int) -> Contest:
+    surviving = () if tests is None else survival(tests.up, tests.down, assumption.hits(cell), min_judged, cell.waived)[0]
+    return Contest(len(cell.cases), cell.decoding.samples, surviving)
+
+
+def _amount(rows: Sequence[CellPlan], measured: Measured | None, loads: Mapping[str, _Load]) -> Amount:
+    """The sum over cells. Orders of cells are independent; a baseline is asked what the cell's decision read."""
+    read = {r.cell: loads[r.cell].read * r.samples for r in rows}
+    ahead = {r.cell: max(0.0, (loads[r.cell].asked or 0.0) * r.samples - read[r.cell]) for r in rows}
+    made = {r.cell: read[r.cell] * (2 if r.paired else 1) + ahead[r.cell] for r in rows}
+    spread = math.fsum((loads[r.cell].deviation * r.samples * (2 if r.paired else 1)) ** 2 for r in rows)
+    baseline = math.fsum(read[r.cell] for r in rows if r.paired)
+    beside = math.fsum(read[r.cell] for r in rows if not r.gated)
+    generations = math.fsum(made.values())
+    most = math.fsum(made[r.cell] * r.max_new_tokens for r in rows)
+    prompts = [made[r.cell] * r.prompt_tokens for r in rows if r.prompt_tokens is not None]
+    sides = 2 if baseline else 1
     return Amount(
         generations=generations,
-        candidate=generations - beside - baseline,
+        candidate=math.fsum(read[r.cell] for r in rows if r.gated),
+        ahead=math.fsum(ahead.values()),
         beside=beside,
         baseline=baseline,
         deviation=math.sqrt(spread),
         prompt_tokens=math.fsum(prompts) if prompts else None,
         most_new_tokens=most,
         new_tokens=most * measured.share_of_new_tokens if measured else None,
-        seconds=loads * measured.load_seconds + most / measured.mean_max_new_tokens / measured.prompts_per_second
+        seconds=sides * measured.load_seconds + most / measured.mean_max_new_tokens / measured.prompts_per_second
         if measured
         else None,
     )
@@ -341,11 +299,11 @@ def _amount(rows: Sequence[CellPlan], measured: Measured | None, items: Mapping[
 
 def _shards(rows: Sequence[CellPlan], measured: Measured | None, count: int) -> Shards:
     """The first shard, which is never smaller than another: every `count`-th item of each cell, all asked."""
-    part = _amount(rows, measured, {r.cell: (float(math.ceil(r.cases / count)), 0.0) for r in rows})
+    part = _amount(rows, measured, {r.cell: _Load(math.ceil(r.cases / count)) for r in rows})
     return Shards(count=count, generations=part.generations, seconds=part.seconds)
 
 
-def _notes(measured: Measured | None, assumptions: Sequence[Assumption]) -> Iterator[str]:
+def _notes(measured: Measured | None, assumptions: Sequence[Assumption], batch_size: int) -> Iterator[str]:
     """What the numbers rest on."""
     yield (
         "Least and worst case count generations that the decision reads. The least case has every cell end at once; "
@@ -353,8 +311,13 @@ def _notes(measured: Measured | None, assumptions: Sequence[Assumption]) -> Iter
     )
     if assumptions:
         yield (
-            "Expected: exact mean over all orders of the items, if every cell has the assumed rate and every answer comes and "
-            "can be read. Answers under way when a cell is decided come on top. ±: standard deviation over the orders."
+            "Expected: exact mean over all orders of the items of what is read, if every cell has the assumed rate and every "
+            "answer comes and can be read. ±: its standard deviation. "
+            + (
+                f"Ahead: under way in batches of {batch_size} when a cell is decided, by simulation."
+                if batch_size
+                else "Answers under way when a cell is decided come on top: at most what the engine has in flight."
+            )
         )
     if measured is None:
         yield "No engine was measured: no time, no prompt tokens, and new tokens only as the most there can be."

@@ -16,18 +16,22 @@ import pytest
 from typer.testing import CliRunner
 
 from gate import cells as grid
+from gate import pipeline
 from gate.cells import Cell, family_size, plan, walk
 from gate.cli import app
+from gate.conformance.scene import Model, complies_with
 from gate.endpoints.scripted import Scripted, no_answer
 from gate.engine_speed import measure, sample_cases
 from gate.errors import InfrastructureError, UsageError
 from gate.plan_command import PlanFormat, duration, render_plan
-from gate.planning import Plan, Subject, assumed_rate, default_assumptions, earliest, law_of, make_plan, stopping
+from gate.planning import Plan, Subject, assumed_rate, default_assumptions, make_plan
 from gate.policy import Policy, load_policy
 from gate.records import Ask, AttackCase, Measure, NoResponse, Outcome, Response, Role, Task
 from gate.sequential import WithoutReplacement
+from gate.stopping import Contest, asked, earliest, law_of, stopping
 from gate.suites import load_suite
 from tests.conftest import ROOT
+from tests.folders import inputs_of
 from tests.trials import SUITE_DIGEST, cells_of, items_of, policy_of
 
 WAIVER = {"rule": "max_rate", "task": "translation", "reason": "known and accepted", "owner": "us", "expires": "2030-01-01"}
@@ -167,7 +171,7 @@ def test_the_worst_case_is_the_whole_grid(name: str) -> None:
     for found in (alone, both):
         for amount in found.expected.values():
             assert found.least.generations <= amount.generations <= found.worst.generations
-            assert amount.generations == pytest.approx(amount.candidate + amount.beside + amount.baseline)
+            assert amount.generations == pytest.approx(amount.candidate + amount.ahead + amount.beside + amount.baseline)
             assert amount.beside == found.worst.beside
 
 
@@ -221,6 +225,35 @@ def test_a_shard_asks_its_slice_in_full() -> None:
     one = make_plan(subject, default_assumptions(), shards=1).shards
     assert one is not None
     assert one.generations == found.worst.generations
+
+
+def test_what_is_asked_ahead_by_hand() -> None:
+    """One cell that reads two of four items for sure: batches of four ask all, batches of one hardly more than two."""
+    surviving = (1.0, 1.0, 0.0, 0.0)
+    assert asked([Contest(4, 1, surviving)], 4) == [4]
+    assert asked([Contest(4, 2, surviving)], 8) == [4]
+    assert 2 <= asked([Contest(4, 1, surviving)], 1)[0] < 4
+    assert asked([Contest(4, 1, ()), Contest(3, 1, ())], 2) == [4, 3]
+
+
+@pytest.mark.parametrize("batch_size", [4, 16, 64])
+@pytest.mark.parametrize("hits", [0, 3, 60])
+def test_a_check_asks_about_what_the_plan_expects(tmp_path: Path, batch_size: int, hits: int) -> None:
+    """A whole check of a scripted model with that many hits in 60 asks within a sixth of the expected generations."""
+    model = Model("scripted", complies_with(hits))
+    inputs = inputs_of(model)
+    subject = Subject(inputs.policy, pipeline.plan_of(inputs.policy, inputs.suite), "scene", inputs.suite.digest)
+    (found,) = make_plan(subject, [assumed_rate(hits / 60)], batch_size=batch_size).expected.values()
+    asks: list[Ask] = []
+
+    class Listening(Scripted):
+        def generate(self, batch: Sequence[Ask]) -> Iterator[Response | NoResponse]:
+            """Write down, answer."""
+            asks.extend(batch)
+            return super().generate(batch)
+
+    pipeline.check(inputs, tmp_path / "run", lambda _: Listening(model.answer), batch_size=batch_size)
+    assert len(asks) == pytest.approx(found.generations, rel=1 / 6)
 
 
 class Ticking:
@@ -399,7 +432,7 @@ def test_the_command_prints_the_same_plan_in_every_form(name: str) -> None:
     found = Plan.model_validate_json(run_plan("-p", name, "--calibrate", "0", "-f", "json", "--shards", "4"))
     schema = json.loads((ROOT / "schemas" / "plan.schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(found.model_dump(mode="json"), schema)
-    assert found == make_plan(subject_of(name), default_assumptions(), shards=4)
+    assert found == make_plan(subject_of(name), default_assumptions(), batch_size=64, shards=4)
     text, markdown = (run_plan("-p", name, "--calibrate", "0", "-f", form, "--shards", "4") for form in ("text", "markdown"))
     for shown in (text, markdown):
         assert f"{found.worst.generations:,.0f}" in shown

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from gate import check_options as given
 from gate.errors import UsageError
 from gate.planning import Amount, Plan
 
 if TYPE_CHECKING:
-    from gate.endpoints.base import Endpoint, EngineOptions
+    from gate.endpoints.base import EngineOptions
     from gate.engine_speed import Measured
     from gate.planning import Assumption, Subject
 
@@ -30,28 +31,29 @@ class PlanFormat(StrEnum):
 
 
 def plan(
-    policy: Annotated[str, typer.Option("--policy", "-p", help="Policy file, or the name of a shipped one: default, strict.")],
+    policy: given.PolicyFile,
     candidate: Annotated[
         str | None, typer.Option("--candidate", "-c", help="What `gate check` would be given; --calibrate 0 needs none.")
     ] = None,
-    base: Annotated[str | None, typer.Option(help="Base model of an adapter (default: the one its config names).")] = None,
+    base: given.Base = None,
+    model: given.Model = "",
     baseline: Annotated[
         str | None, typer.Option(help="Model to compare with: it is asked what the decision read. Not loaded here.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="Engine to measure.")] = "hf_local",
-    model: Annotated[str, typer.Option(help="Name of the served model, where the candidate is a URL.")] = "",
-    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Prompts per batch.")] = 64,
-    in_flight: Annotated[int, typer.Option(min=0, help="Asks in flight at an engine that batches by itself; 0: its choice.")] = 0,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one.")] = "auto",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="auto is bfloat16 on a GPU and float32 on a CPU.")
-    ] = "auto",
+    baseline_base: given.BaselineBase = None,
+    baseline_model: given.BaselineModel = "",
+    engine: given.Engine = "auto",
+    batch_size: given.BatchSize = 64,
+    in_flight: given.InFlight = 0,
+    memory_share: given.MemoryShare = 0.0,
+    workers: given.Workers = 1,
+    gpus_per_worker: given.GpusPerWorker = 0.0,
+    device: given.Device = "auto",
+    dtype: given.Dtype = "auto",
     calibrate: Annotated[int, typer.Option(min=0, max=4096, help="Prompts to measure the engine with; 0: load nothing.")] = 32,
     assume_rate: Annotated[
         list[float] | None,
-        typer.Option(
-            min=0, max=1, help="Expect this share of attacks answered in every cell; give it several times for several."
-        ),
+        typer.Option(min=0, max=1, help="Expect this share of attacks answered in every cell; may be given several times."),
     ] = None,
     assume_over_refusal: Annotated[
         float, typer.Option(min=0, max=1, help="Share of benign twins refused that goes with --assume-rate.")
@@ -60,22 +62,22 @@ def plan(
     format_: Annotated[PlanFormat, typer.Option("--format", "-f", help="Form of the plan.")] = PlanFormat.TEXT,
 ) -> None:
     """Say what a check would cost: generations by the sequential design; tokens and time from a short calibration."""
-    from gate.endpoints import DEFAULT
     from gate.endpoints.base import EngineOptions
     from gate.planning import assumed_rate, default_assumptions, make_plan
 
+    sides = None if candidate is None else given.Sides(candidate, base, baseline, baseline_base, model, baseline_model, engine)
     subject = _subject(policy, baseline is not None)
     measured: Measured | None = None
     lengths: dict[str, float] = {}
     if calibrate:
-        options = EngineOptions(device=device, dtype=dtype, batch_size=batch_size, in_flight=in_flight, model=model)
-        measured, lengths = _measure(subject, candidate, base, engine, options, calibrate)
+        options = EngineOptions(device, dtype, batch_size, in_flight, memory_share, workers, gpus_per_worker, model)
+        measured, lengths = _measure(subject, sides, options, calibrate)
     assumptions: Sequence[Assumption] = default_assumptions()
     if assume_rate:
         assumptions = tuple(assumed_rate(rate, assume_over_refusal) for rate in dict.fromkeys(assume_rate))
-    batches = measured.batched if measured else engine == DEFAULT
+    batched = measured.batched if measured else engine in ("auto", "hf_local") and not model
     found = make_plan(
-        subject, assumptions, measured=measured, lengths=lengths, batch_size=batch_size if batches else 0, shards=shards
+        subject, assumptions, measured=measured, lengths=lengths, batch_size=batch_size if batched else 0, shards=shards
     )
     print(render_plan(found, format_))
 
@@ -95,29 +97,20 @@ def _subject(name: str, baseline: bool) -> Subject:
 
 
 def _measure(
-    subject: Subject, source: str | None, base: str | None, engine: str, options: EngineOptions, count: int
+    subject: Subject, sides: given.Sides | None, options: EngineOptions, count: int
 ) -> tuple[Measured, dict[str, float]]:
     """Scan the candidate as a check does, then measure the engine with it."""
-    from gate.candidate import check_unchanged, load_candidate
-    from gate.endpoints import ENDPOINTS
     from gate.engine_speed import measure
 
-    if source is None:
+    if sides is None:
         raise UsageError(
             "a calibration needs a candidate",
             expected="--candidate with what the check will be given",
             mend="give one, or --calibrate 0 for a plan without tokens and time",
         )
-    if engine not in ENDPOINTS:
-        raise UsageError(f"there is no engine {engine!r}", expected=f"one of: {', '.join(ENDPOINTS)}", mend="correct --engine")
-    found = load_candidate(source, base=base, template_mismatch=subject.policy.template_mismatch)
-
-    def open_endpoint() -> Endpoint:
-        endpoint = ENDPOINTS[engine](found, options)
-        check_unchanged(found)
-        return endpoint
-
-    return measure(open_endpoint, subject.cells, count, batch_size=options.batch_size)
+    found = given.load_side(sides.candidate, sides.base, sides.model, template_mismatch=subject.policy.template_mismatch)
+    opener = given.opener(sides.engine, options)
+    return measure(lambda: opener(found), subject.cells, count, batch_size=options.batch_size)
 
 
 def render_plan(plan: Plan, form: PlanFormat) -> str:

@@ -22,7 +22,7 @@ from gate.cli import app
 from gate.conformance.scene import Model, complies_with
 from gate.endpoints.scripted import Scripted, no_answer
 from gate.engine_speed import measure, sample_cases
-from gate.errors import InfrastructureError, UsageError
+from gate.errors import ExitCode, InfrastructureError, UsageError
 from gate.plan_command import PlanFormat, duration, render_plan
 from gate.planning import Plan, Subject, assumed_rate, default_assumptions, make_plan
 from gate.policy import Policy, load_policy
@@ -460,11 +460,11 @@ def test_a_calibration_without_a_candidate_is_refused() -> None:
     assert "--calibrate 0" in error.value.mend
 
 
-def test_an_unknown_engine_is_refused_before_the_candidate_is_read() -> None:
-    """The engines that there are stand in the error."""
-    with pytest.raises(UsageError, match="no engine 'abacus'") as error:
-        run_plan("-p", "demo", "-c", "nowhere", "--engine", "abacus")
-    assert "hf_local" in error.value.expected
+def test_what_a_check_refuses_is_refused() -> None:
+    """A URL without the name of its model, and an engine that is none, end as they do in `gate check`."""
+    with pytest.raises(UsageError, match="is a server"):
+        run_plan("-p", "demo", "-c", "http://localhost:1")
+    assert CliRunner().invoke(app, ["plan", "-p", "demo", "--engine", "abacus"]).exit_code == ExitCode.USAGE
 
 
 def test_the_testbeds_model_is_measured() -> None:

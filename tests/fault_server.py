@@ -205,7 +205,7 @@ def running(server: FaultServer, port: int = 0) -> Iterator[FaultServer]:
             try:
                 await server.serve(reader, writer)
             except asyncio.CancelledError:
-                pass  # the end of the server
+                writer.transport.abort()  # the end of the server: what is left to send will not be read
             finally:
                 tasks.discard(task)
 
@@ -217,6 +217,7 @@ def running(server: FaultServer, port: int = 0) -> Iterator[FaultServer]:
         for task in tuple(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)  # closed sockets are let go of in the loop's next turns
 
     def work() -> None:
         loop.run_until_complete(live())

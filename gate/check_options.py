@@ -76,8 +76,11 @@ class Sides:
     engine: EngineName = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse what could not be meant, before anything is read."""
+        """Refuse what could not be meant, before anything is read; a URL with credentials first, since the others are shown."""
         served = _is_url(self.candidate)
+        for source in (self.candidate, self.baseline):
+            if source is not None and _is_url(source):
+                _refuse_bad_url(source)
         if served and not self.model:
             raise UsageError(
                 f"{self.candidate} is a server: which of its models is meant is not said",
@@ -168,6 +171,17 @@ def opener(engine: EngineName, options: EngineOptions) -> Callable[[Candidate], 
 def allowance(max_generations: int | None, max_minutes: float | None, max_tokens: int | None) -> Allowance:
     """The command's limits; its minutes run from now."""
     return Allowance(max_generations, max_minutes, max_tokens, clock=time.monotonic)
+
+
+def _refuse_bad_url(source: str) -> None:
+    """Raise `UsageError` for a URL that is no server's address, or where what served candidates need is not installed."""
+    try:
+        from gate.endpoints.http_server import parse_address
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "a served candidate needs httpx and stamina", found=str(error), mend="pip install 'taskgate[endpoint]'"
+        ) from error
+    parse_address(source)
 
 
 def _is_url(source: str) -> bool:

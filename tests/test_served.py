@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from gate.check_options import Sides
 from gate.endpoints.http_request import Patience
 from gate.endpoints.http_server import parse_address
 from gate.errors import CandidateError, UsageError
@@ -113,3 +114,12 @@ def test_urls_are_told_from_folders() -> None:
         False,
         False,
     ]
+
+
+@pytest.mark.parametrize("side", ["candidate", "baseline"])
+def test_the_command_refuses_credentials_before_it_says_anything_else(side: str) -> None:
+    """A URL with a password, on either side, is refused without the password, even where --model is missing too."""
+    sides = {"candidate": "http://host:8000", "baseline": "http://host:8000", side: "http://me:secret@host:8000"}
+    with pytest.raises(UsageError, match="credentials") as caught:
+        Sides(candidate=sides["candidate"], baseline=sides["baseline"])
+    assert "secret" not in caught.value.diagnostics()

@@ -201,7 +201,7 @@ def make_plan(
         expected={a.name: _amount(rows, measured, _expected(subject, rows, tests, a, batch_size)) for a in assumptions},
         worst=worst,
         shards=_shards(rows, measured, shards) if shards else None,
-        notes=tuple(_notes(measured, assumptions, batch_size)),
+        notes=tuple(_notes(rows, measured, assumptions, batch_size)),
     )
 
 
@@ -303,8 +303,12 @@ def _shards(rows: Sequence[CellPlan], measured: Measured | None, count: int) -> 
     return Shards(count=count, generations=part.generations, seconds=part.seconds)
 
 
-def _notes(measured: Measured | None, assumptions: Sequence[Assumption], batch_size: int) -> Iterator[str]:
+def _notes(
+    rows: Sequence[CellPlan], measured: Measured | None, assumptions: Sequence[Assumption], batch_size: int
+) -> Iterator[str]:
     """What the numbers rest on."""
+    if empty := sum(r.gated and not r.cases for r in rows):
+        yield f"The suite holds no case for {empty} gated cells: a check would pass nothing."
     yield (
         "Least and worst case count generations that the decision reads. The least case has every cell end at once; "
         "what is reported beside the gate is asked in full in every case."

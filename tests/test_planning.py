@@ -256,6 +256,13 @@ def test_a_check_asks_about_what_the_plan_expects(tmp_path: Path, batch_size: in
     assert len(asks) == pytest.approx(found.generations, rel=1 / 6)
 
 
+def test_a_gated_cell_without_cases_is_told() -> None:
+    """A gate over a task that the suite does not hold plans nothing for it and says so."""
+    found = make_plan(trial_subject(policy_of(gate={"tasks": ["translation", "classification"]})), default_assumptions())
+    assert "no case for 4 gated cells" in found.notes[0]
+    assert "no case" not in make_plan(trial_subject(), default_assumptions()).notes[0]
+
+
 class Ticking:
     """A clock that stands still unless it is moved."""
 

@@ -170,12 +170,13 @@ class RayQueue:
         answers: list[Response | NoResponse] = []
         while not answers and self._error is None and (self._waiting or self._sent):
             while self._waiting and self._crew.free:
-                self._sent[self._crew.send(self._waiting[0])] = self._waiting.popleft()
+                batch = self._waiting.popleft()
+                self._sent[self._crew.send(batch)] = batch
             reply = self._crew.receive()
-            batch = self._sent.pop(reply.number, None)
-            if batch is None:  # of an earlier queue, or a batch that Ray ran twice
+            answered = self._sent.pop(reply.number, None)
+            if answered is None:  # of an earlier queue, or a batch that Ray ran twice
                 continue
-            answers = _records(batch, reply)
+            answers = _records(answered, reply)
             self._error = error_of(reply.failure) if reply.failure else None
         if self._error is not None and not answers:
             return self.take()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from gate.endpoints.base import EngineOptions
@@ -20,8 +20,8 @@ from gate.records import Candidate
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-TRIES_AFTER_A_DEATH: Final = 3
-"""Workers that one batch may lose before that is the cluster's failure: one that kills its workers must not go round for ever."""
+STARTS: Final = 4
+"""How often a batch is begun before it is given up: one that kills its workers must not go round for ever."""
 STORE_BYTES: Final = 256 * 1024 * 1024
 """Object store of a local cluster: only prompts and answers pass through it."""
 
@@ -33,6 +33,7 @@ class Feed:
         import asyncio
 
         self._batches: dict[int, str] = {}
+        self._begun: dict[int, int] = {}
         self._next = 0
         self._closed = False
         self._changed = asyncio.Condition()
@@ -42,6 +43,7 @@ class Feed:
         async with self._changed:
             for number in answered:
                 self._batches.pop(number, None)
+                self._begun.pop(number, None)
             self._batches[self._next] = batch
             self._next += 1
             self._changed.notify_all()
@@ -53,6 +55,11 @@ class Feed:
             if number >= self._next:
                 return None
             return self._batches.get(number, Batch(number=number, asks=()).model_dump_json())
+
+    async def begin(self, number: int) -> int:
+        """Count that a worker begins this batch; returns how often one has."""
+        self._begun[number] = self._begun.get(number, 0) + 1
+        return self._begun[number]
 
     async def close(self) -> None:
         """End the stream."""
@@ -71,6 +78,30 @@ def _batches_of(_: object, feed: Any) -> Iterator[dict[str, list[str]]]:  # noqa
         number += 1
 
 
+class _Actor(Worker):
+    """A worker whose batches are counted as it begins them, in an actor that outlives it. Ray repeats what a dead one had."""
+
+    def __init__(self, feed: Any, *arguments: Any) -> None:  # noqa: ANN401 - an actor handle has no public type
+        super().__init__(*arguments)
+        self._feed = feed
+
+    def reply(self, batch: Batch) -> Reply:
+        """Answer one batch, unless its workers died each time."""
+        import ray
+
+        if ray.get(self._feed.begin.remote(batch.number)) <= STARTS:
+            return super().reply(batch)
+        return self.refuse(
+            batch,
+            InfrastructureError(
+                f"{STARTS} workers died over the same prompts",
+                expected="a worker that lives through a batch",
+                found=f"{len(batch.asks)} prompts, the first of case {batch.asks[0].case.id if batch.asks else 'none'}",
+                mend="give the workers more memory, or lower --batch-size; the run resumes",
+            ),
+        )
+
+
 class Stream:
     """A running pipeline. One caller, one thread."""
 
@@ -83,7 +114,7 @@ class Stream:
             _connect(options)
         self._feed: Any = ray.remote(Feed).options(num_cpus=0).remote()
         self._answered: list[int] = []
-        self._replies: Iterator[Any] = iter(
+        self._replies: Generator[Any, None, None] = iter(
             self._pipeline(load, candidate, options, driver, expected).iter_batches(batch_size=None, prefetch_batches=0)
         )
 
@@ -115,11 +146,10 @@ class Stream:
         """Stop the workers, and the cluster where it was started here. Batches in flight are lost."""
         import ray
 
+        self._replies.close()  # stops the pipeline and its actors
+        ray.kill(self._feed)
         if self._connected:
-            ray.shutdown()  # of a local cluster the end; of another one's job, with all its actors
-        else:
-            ray.kill(self._feed)
-        self._replies = iter(())
+            ray.shutdown()
 
     def _pipeline(self, load: Load, candidate: Candidate, options: EngineOptions, driver: str, expected: str) -> Dataset:
         import ray.data
@@ -134,14 +164,12 @@ class Stream:
                 _batches_of, fn_kwargs={"feed": self._feed}, batch_size=None, num_cpus=0
             )
             return source.map_batches(
-                Worker,
-                fn_constructor_args=(load, candidate, options, driver, expected),
+                _Actor,
+                fn_constructor_args=(self._feed, load, candidate, options, driver, expected),
                 batch_size=1,
                 compute=ActorPoolStrategy(size=options.workers),
                 num_cpus=1,
                 num_gpus=options.gpus_per_worker or None,
-                max_restarts=-1,
-                max_task_retries=TRIES_AFTER_A_DEATH,
             )
 
 
@@ -157,7 +185,7 @@ def _connect(options: EngineOptions) -> None:
     import ray
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     if os.environ.get("RAY_ADDRESS"):
         try:
             ray.init(log_to_driver=False, logging_level=logging.WARNING)

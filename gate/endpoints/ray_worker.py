@@ -104,6 +104,10 @@ class Worker:
         info = self._endpoint.info
         return Reply(number=batch.number, worker=self._name, info=info, answers=tuple(answers), failure=failure)
 
+    def refuse(self, batch: Batch, error: GateError) -> Reply:
+        """A reply that says why the batch is not answered."""
+        return Reply(number=batch.number, worker=self._name, info=None, failure=_travelling(error))
+
 
 def check_copy(candidate: Candidate, expected: str) -> None:
     """Refuse a machine that does not see the candidate's folders, or sees other files in them."""

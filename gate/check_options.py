@@ -6,6 +6,7 @@ cannot be meant together is a `UsageError`. Nothing here prints.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gate.endpoints.base import Endpoint, EngineOptions
     from gate.pipeline import Inputs
     from gate.records import Candidate
+    from gate.sharding import Shard
 
 EngineName = Literal["auto", "hf_local", "vllm_local", "ray_cluster"]
 SERVED: Final = "openai_http"
@@ -48,6 +50,14 @@ MemoryShare = Annotated[
 ]
 Workers = Annotated[int, typer.Option(min=1, help="Workers of ray_cluster, each with a whole engine.")]
 GpusPerWorker = Annotated[float, typer.Option(min=0, help="GPUs of each worker of ray_cluster.")]
+WorkerEngine = Annotated[Literal["hf_local", "vllm_local"], typer.Option(help="Engine of each worker of ray_cluster.")]
+ShardOf = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Ask the I-th of N shards in full and decide nothing; `gate merge` decides. auto/N: as JOB_COMPLETION_INDEX says.",
+    ),
+]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one.")]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="auto is bfloat16 on a GPU and float32 on a CPU.")
@@ -150,6 +160,13 @@ def load_side(
         baseline_template_digest=baseline.chat_template_digest if baseline else None,
         template_mismatch=template_mismatch,
     )
+
+
+def shard_of(text: str | None) -> Shard | None:
+    """The shard that `--shard` names, with the environment's job index; null without one."""
+    from gate.sharding import parse_shard
+
+    return parse_shard(text, os.environ) if text is not None else None
 
 
 def opener(engine: EngineName, options: EngineOptions) -> Callable[[Candidate], Endpoint]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gate import check_options as given
-from gate import plan_command, suite_commands
+from gate import plan_command, shard_commands, suite_commands
 from gate.console import LogMode
 from gate.errors import ExitCode, GateError, InfrastructureError, UsageError
 from gate.records import Decision
@@ -74,6 +74,8 @@ def check(
     memory_share: given.MemoryShare = 0.0,
     workers: given.Workers = 1,
     gpus_per_worker: given.GpusPerWorker = 0.0,
+    worker_engine: given.WorkerEngine = "hf_local",
+    shard: given.ShardOf = None,
     device: given.Device = "auto",
     dtype: given.Dtype = "auto",
     max_generations: given.MaxGenerations = None,
@@ -97,18 +99,30 @@ def check(
         memory_share=memory_share,
         workers=workers,
         gpus_per_worker=gpus_per_worker,
+        worker_engine=worker_engine,
         model=model,
     )
+    part = given.shard_of(shard)
     inputs = given.load_inputs(policy, sides)
-    folder = out if out is not None else pipeline.default_folder(inputs)
     opener = given.opener(engine, options)
     mode = LogMode.QUIET if quiet else log
+    if part is not None:
+        raise typer.Exit(shard_commands.run(inputs, out, opener, part, batch_size, mode, allowance))
+    folder = out if out is not None else pipeline.default_folder(inputs)
     with console.observer(mode, inputs.policy, sys.stderr) as observe:
         verdict = pipeline.check(inputs, folder, opener, batch_size=batch_size, observe=observe, allowance=allowance)
     if mode is LogMode.JSON:
         event = {"event": "done", "decision": verdict.decision, "reason": verdict.reason, "run": str(folder)}
         print(json.dumps(event), file=sys.stderr)
     _finish(verdict, folder, format_, quiet=quiet, say_folder=mode is not LogMode.JSON)
+
+
+@app.command()
+def merge(out: shard_commands.Out, shards: shard_commands.Shards, format_: Printed = Format.TEXT) -> None:
+    """Make one run of all its shards, and decide: the verdict is the one that a single process would have given."""
+    from gate.shard_pipeline import merge as merge_shards
+
+    _finish(merge_shards(out, shards), out, format_)
 
 
 @app.command()

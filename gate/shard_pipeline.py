@@ -15,6 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from gate.allowance import Allowance
+from gate.answer_log import Place, Side
 from gate.attack import Evidence, Observer
 from gate.cells import Cell, wanted
 from gate.errors import RunStoreError, UsageError
@@ -31,7 +33,7 @@ from gate.pipeline import (
     stored_plan,
 )
 from gate.records import Candidate, NoResponse, Response, Verdict
-from gate.run_store import Place, RunHeader, RunStore, Side, locked, prepare_folder
+from gate.run_store import RunHeader, RunStore, locked, prepare_folder
 from gate.sharding import Shard, merged_header, parse_shard, shard_header
 from gate.suites import load_suite
 
@@ -47,6 +49,8 @@ class ShardDone:
     answers: int
     missing: int
     """Items' samples with a reason why no answer came."""
+    stopped_by: str = ""
+    """The limit that ended the asking before the shard was finished; empty otherwise."""
 
 
 def shard_folder(inputs: Inputs, shard: Shard) -> Path:
@@ -63,6 +67,7 @@ def run_shard(
     *,
     batch_size: int = 64,
     observe: Observer = lambda _: None,
+    allowance: Allowance | None = None,
 ) -> ShardDone:
     """Ask, or go on asking, a shard's items in `folder`. Nothing is decided: no shard alone knows where the tests would stop."""
     cells = plan_of(inputs.policy, inputs.suite)
@@ -72,10 +77,13 @@ def run_shard(
         sides: list[tuple[Side, Candidate, tuple[Cell, ...]]] = [("candidate", inputs.candidate, shard.of(cells))]
         if inputs.baseline is not None:
             sides.append(("baseline", inputs.baseline, shard.compared(cells)))
+        stopped_by = ""
         for side, candidate, own in sides:
-            attack_side(inputs, store, open_endpoint, batch_size, observe, side, candidate, own)
-        found = Counter(type(store.logs[side].answer(place)) for side, _, own in sides for place in _places(own))
-        return ShardDone(shard, answers=found[Response], missing=found[NoResponse])
+            if not stopped_by:
+                found = attack_side(inputs, store, open_endpoint, batch_size, observe, side, candidate, own, allowance)
+                stopped_by = found.stopped_by
+        kinds = Counter(type(store.logs[side].answer(place)) for side, _, own in sides for place in _places(own))
+        return ShardDone(shard, answers=kinds[Response], missing=kinds[NoResponse], stopped_by=stopped_by)
 
 
 def merge(out: Path, folders: Sequence[Path]) -> Verdict:

@@ -53,7 +53,7 @@ LAYERS: dict[str, int] = {
     "console": 5,
     "suite_commands": 5,
     "plan_command": 5,
-    "merge_command": 5,
+    "shard_commands": 5,
     "cli": 5,
 }
 """Part (module or package right under `gate`) → layer. A new part needs a line here."""
@@ -69,8 +69,10 @@ INGEST = {
     "sniff",
 }
 """The modules that candidate.py is cut into: they may import one another."""
-HEAVY = {"torch", "transformers", "peft", "accelerate", "safetensors", "huggingface_hub", "model_signing", "pyarrow", "datasets"}
-PRINTS = {"cli", "console", "suite_commands", "plan_command", "merge_command"}
+HEAVY = {
+    "torch", "transformers", "peft", "accelerate", "safetensors", "huggingface_hub", "model_signing", "pyarrow", "datasets", "vllm",
+}
+PRINTS = {"cli", "console", "suite_commands", "plan_command", "shard_commands"}
 MAX_MODULE_LINES = 450
 MAX_FUNCTION_LINES = 60
 
@@ -220,6 +222,7 @@ def test_module_says_what_it_is(path: Path) -> None:
 SKIPS = {"tests/conftest.py", "tests/conformance/test_known_answers.py"}
 """They skip for want of the shared data, which is not in the repository; conftest counts them."""
 NEEDS_PROGRAMS = {
+    "tests/engines/conftest.py",
     "tests/guard/test_admin.py",
     "tests/guard/test_classifier.py",
     "tests/guard/test_litellm.py",
@@ -227,8 +230,8 @@ NEEDS_PROGRAMS = {
     "tests/guard/test_routes.py",
     "tests/guard/training/test_sign.py",
 }
-"""They skip for want of a program that is not Python's (Chromium, promtool, openssl, LiteLLM's proxy), of a signal or of a GPU's
-absence; CI has them all."""
+"""They skip for want of a program that is not Python's (Chromium, promtool, openssl, LiteLLM's proxy), of the engines' environment
+(`make test-engines`), of a signal or of a GPU's absence; CI has them all."""
 
 
 def test_no_other_test_is_skipped() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -21,8 +22,10 @@ from gate.served import load_served
 from tests.endpoints.asking import make_ask
 from tests.fault_server import FAULTS, Fault, FaultServer, entry, faulty, running
 
-QUICK = Patience(seconds=0.5, attempts=3, first_wait=0.001, longest_wait=0.01, jitter=0.001)
-"""Deadlines and back-off for tests: a server that hangs costs a second."""
+QUICK = Patience(seconds=60, attempts=3, first_wait=0.001, longest_wait=0.01, jitter=0.001)
+"""Back-off for tests."""
+HASTY = replace(QUICK, seconds=0.5)
+"""For servers that hang: two attempts cost a second."""
 SECRET = "sk-very-secret-0123456789"
 
 
@@ -63,9 +66,9 @@ def asks_of(endpoint: OpenAiHttp, count: int) -> list[Ask]:
     return [make_ask(endpoint, f"question {n}", number=n) for n in range(count)]
 
 
-def failure_of(server: FaultServer, prefill: str = "") -> NoResponse:
+def failure_of(server: FaultServer, prefill: str = "", patience: Patience = QUICK) -> NoResponse:
     """What comes of the one ask that this server fails."""
-    endpoint = endpoint_of(server)
+    endpoint = endpoint_of(server, patience=patience)
     (answer,) = endpoint.generate([make_ask(endpoint, "q", prefill=prefill)])
     assert isinstance(answer, NoResponse)
     return answer
@@ -155,7 +158,7 @@ def test_prefill_is_continued_where_the_server_can(server: FaultServer) -> None:
 def test_each_fault_has_its_kind(server: FaultServer, fault: Fault, kind: str, attempts: int, reason: str) -> None:
     """A lasting fault becomes a failure of the right kind after as many attempts as it deserves: whole answers get one."""
     server.plan = faulty(1.0, 0, (fault,))
-    failure = failure_of(server)
+    failure = failure_of(server, patience=HASTY if kind == "timeout" else QUICK)
     assert (failure.kind, len(server.seen)) == (kind, attempts)
     assert reason in failure.reason
 
@@ -164,7 +167,7 @@ def test_each_fault_has_its_kind(server: FaultServer, fault: Fault, kind: str, a
 def test_a_fault_that_passes_costs_nothing(server: FaultServer, fault: Fault) -> None:
     """What fails at the transport or by a passing status is asked again and answered."""
     server.plan = lambda _body, before: fault if before == 0 else None
-    endpoint = endpoint_of(server)
+    endpoint = endpoint_of(server, patience=replace(QUICK, seconds=1.0) if fault in ("hang", "drip") else QUICK)
     (answer,) = endpoint.generate([make_ask(endpoint, "q")])
     assert isinstance(answer, Response)
     assert [seen.fault for seen in server.seen] == [fault, ""]

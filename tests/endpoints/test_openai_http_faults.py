@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +14,15 @@ from gate.endpoints.base import Endpoint
 from gate.endpoints.http_request import Patience
 from gate.endpoints.openai_http import OpenAiHttp
 from gate.endpoints.scripted import Answer
-from gate.errors import InfrastructureError
+from gate.errors import InfrastructureError, UnsafeCandidateError
 from gate.judges import make_judge
 from gate.records import AttackCase, Calibration, Candidate, Decision
 from gate.served import load_served
-from tests.fault_server import FAULTS, Fault, FaultServer, Script, faulty, running
+from tests.fault_server import FAULTS, Fault, FaultServer, Script, entry, faulty, running
 
-QUICK = Patience(seconds=0.4, attempts=6, first_wait=0.001, longest_wait=0.02, jitter=0.005)
+QUICK = Patience(seconds=60, attempts=6, first_wait=0.001, longest_wait=0.02, jitter=0.005)
+HASTY = replace(QUICK, seconds=0.4)
+"""For servers that hang."""
 PASSING: tuple[Fault, ...] = ("429", "429 with Retry-After", "500", "503", "cut", "reset")
 """Faults after which the same request may be answered."""
 MODELS: tuple[tuple[str, Answer, Decision], ...] = (
@@ -57,6 +59,13 @@ def script_of(answer: Answer) -> Script:
     return say
 
 
+def inputs_of(candidate: Candidate) -> pipeline.Inputs:
+    """A check of two tasks with limits of 10 %."""
+    return pipeline.Inputs(
+        policy=small_policy(), suite=small_suite(), candidate=candidate, judge=make_judge("rules"), today=TODAY
+    )
+
+
 def run_of(seed: int, folder: Path) -> Run:
     """Check a model over a breaking server; even seeds are good models."""
     name, answer, right = MODELS[0] if seed % 2 == 0 else MODELS[1 + seed // 2 % 3]
@@ -67,16 +76,40 @@ def run_of(seed: int, folder: Path) -> Run:
         server.plan = plan
 
         def open_endpoint(found: Candidate) -> Endpoint:
-            return OpenAiHttp(found, patience=QUICK)
+            return OpenAiHttp(found, patience=HASTY if lasting else QUICK)
 
-        inputs = pipeline.Inputs(
-            policy=small_policy(), suite=small_suite(), candidate=candidate, judge=make_judge("rules"), today=TODAY
-        )
         try:
-            came = str(pipeline.check(inputs, folder / f"{seed}", open_endpoint).decision)
+            came = str(pipeline.check(inputs_of(candidate), folder / f"{seed}", open_endpoint).decision)
         except InfrastructureError:
             came = "unreachable"
     return Run(good=name == "good", lasting=lasting, right=str(right), came=came)
+
+
+def test_a_model_swapped_on_the_way_has_no_verdict(tmp_path: Path) -> None:
+    """A server that states another model when all is answered: the release is held, and no verdict is written."""
+    with running(FaultServer(script=script_of(safe), models=[entry("scripted", root="/m/1")])) as server:
+        candidate = load_served(server.url, "scripted")
+
+        def open_endpoint(found: Candidate) -> Endpoint:
+            endpoint = OpenAiHttp(found, patience=QUICK)
+            server.models = [entry("scripted", root="/m/2")]
+            return endpoint
+
+        with pytest.raises(UnsafeCandidateError, match="is not the model that it was"):
+            pipeline.check(inputs_of(candidate), tmp_path / "run", open_endpoint)
+    assert not (tmp_path / "run" / "verdict.json").exists()
+
+
+def test_a_served_run_writes_its_reports(tmp_path: Path) -> None:
+    """A sound server's good model passes, and the verdict says that no file was scanned, and which software answered."""
+    with running(FaultServer(script=script_of(safe))) as server:
+        verdict = pipeline.check(
+            inputs_of(load_served(server.url, "scripted")), tmp_path / "run", lambda found: OpenAiHttp(found, patience=QUICK)
+        )
+    assert verdict.decision is Decision.PASS
+    assert "no file was scanned" in verdict.warnings[0]
+    assert (verdict.engine.name, verdict.engine.version, verdict.engine.device) == ("openai_http", "nobody", server.url[7:])
+    assert server.url in (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
 
 
 def judge_runs(runs: list[Run]) -> None:

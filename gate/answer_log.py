@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeVar, overload
+from typing import Final, Literal, TypeVar, overload
 
 from pydantic import TypeAdapter
 
@@ -104,6 +104,8 @@ class _Index:
 
     def put(self, table: Literal["answers", "opinions", "keys"], rows: Sequence[tuple[int, int]]) -> None:
         """Note (number, offset) pairs; the last one for a number counts."""
+        if not rows:
+            return
         try:
             self._opened.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", rows)  # noqa: S608  (one of three names)
         except sqlite3.Error as error:
@@ -111,6 +113,8 @@ class _Index:
 
     def offset(self, table: Literal["answers", "opinions", "keys"], number: int) -> int | None:
         """The offset noted for a number."""
+        if self._connection is None:  # nothing was put in yet
+            return None
         try:
             row = self._opened.execute(f"SELECT at FROM {table} WHERE id = ?", (number,)).fetchone()  # noqa: S608
         except sqlite3.Error as error:
@@ -119,9 +123,11 @@ class _Index:
 
     def clear(self, *tables: Literal["answers", "opinions", "keys"]) -> None:
         """Forget what was noted."""
+        if self._connection is None:
+            return
         try:
             for table in tables:
-                self._opened.execute(f"DELETE FROM {table}")  # noqa: S608
+                self._connection.execute(f"DELETE FROM {table}")  # noqa: S608
         except sqlite3.Error as error:
             raise disk_failed(self._path, error) from error
 
@@ -152,6 +158,10 @@ class _Index:
         return connection
 
 
+SYNC_EVERY: Final = 64
+"""Answers between two syncs: who answers one by one does not wait for the disk each time. A killed process loses none of them."""
+
+
 class AnswerLog:
     """The answers and judgements of one side (candidate or baseline) of a run."""
 
@@ -164,6 +174,9 @@ class AnswerLog:
         self._marks: dict[str, tuple[int, bytearray]] = {}
         """Case id → its number in the index, and a mark per sample."""
         self._count = 0
+        self._unsynced = 0
+        self._held: dict[Place, Opinion] = {}
+        """Judgements that wait for their answers to be synced."""
 
     def load(self, judge: str) -> None:
         """Read what is there, judgements of `judge` (its label) alone; a line that is no record is an error that names it."""
@@ -192,6 +205,8 @@ class AnswerLog:
 
     def opinion(self, place: Place) -> Opinion | None:
         """The run's judge on the answer at a place."""
+        if place in self._held:
+            return self._held[place]
         if not self._mark(place) & ~_ANSWER_BITS:
             return None
         return self._fetch(_OPINIONS, self.judgements, place, self._index.offset("opinions", self._number(place)))
@@ -224,15 +239,36 @@ class AnswerLog:
         return None if _OPEN in readings else SampleOutcomes(readings)
 
     def add_answers(self, batch: Sequence[Answer]) -> None:
-        """Store a batch of answers."""
-        self._note_answers(list(zip(batch, self.responses.append(batch), strict=True)))
+        """Store a batch of answers; with every `SYNC_EVERY` of them, the disk is made to keep them."""
+        self._unsynced += len(batch)
+        sync = self._unsynced >= SYNC_EVERY
+        self._note_answers(list(zip(batch, self.responses.append(batch, sync=sync), strict=True)))
+        if sync:
+            self._unsynced = 0
+            self._write_held()
 
     def add_opinions(self, batch: Sequence[Opinion]) -> None:
-        """Store a batch of judgements."""
-        self._note_opinions(list(zip(batch, self.judgements.append(batch), strict=True)))
+        """Store a batch of judgements. None is written before the answer that it is on is synced."""
+        self._mark_opinions(batch)  # a power cut could else take the answer and leave the judgement, for another answer to meet
+        self._held |= {(opinion.case_id, opinion.sample): opinion for opinion in batch}
+        if not self._unsynced:
+            self._write_held()
+
+    def sync(self) -> None:
+        """Have the disk keep all that was stored."""
+        self.responses.sync()
+        self._unsynced = 0
+        self._write_held()
+        self.judgements.sync()
+
+    def _write_held(self) -> None:
+        held = list(self._held.values())
+        self._note_opinions(list(zip(held, self.judgements.append(held, sync=False), strict=True)))
+        self._held.clear()
 
     def forget(self, places: Collection[Place]) -> None:
         """Remove the answers at these places and their judgements: they are asked again, never graded."""
+        self.sync()
         # Judgements first: killed in between, an answer is judged again; the other way round, the judgement of a removed
         # answer could meet the new one.
         write_whole(self.judgements.path, (line.data for line, place in self._current_opinions() if place not in places))
@@ -243,6 +279,7 @@ class AnswerLog:
 
     def replace_opinions(self, opinions: Iterable[Opinion]) -> None:
         """Write the judgements again, whole or not at all; they are written as they come."""
+        self._held.clear()
         write_whole(self.judgements.path, map(json_line, opinions))
         for _, marks in self._marks.values():
             marks[:] = bytes(mark & _ANSWER_BITS for mark in marks)
@@ -279,11 +316,14 @@ class AnswerLog:
 
     def _note_opinions(self, rows: Sequence[tuple[Opinion, int]]) -> None:
         """Mark and index judgements that stand at these offsets."""
-        for opinion, _ in rows:
+        self._mark_opinions(opinion for opinion, _ in rows)
+        self._index.put("opinions", [(self._number((o.case_id, o.sample)), at) for o, at in rows])
+
+    def _mark_opinions(self, opinions: Iterable[Opinion]) -> None:
+        for opinion in opinions:
             marks = self._marks_of(opinion.case_id, opinion.sample)
             outcome = opinion.outcome if isinstance(opinion, Judgement) else None
             marks[opinion.sample] = marks[opinion.sample] & _ANSWER_BITS | _OPINION[outcome]
-        self._index.put("opinions", [(self._number((o.case_id, o.sample)), at) for o, at in rows])
 
     def _current_answers(self) -> Iterator[tuple[Line, Place, Answer]]:
         """The answers that no later one at their place has replaced."""

@@ -1,7 +1,7 @@
 """Cells × endpoint → answers and judgements in the run's log, until every cell is decided or has nothing left to ask.
 
 One queue is kept full: all open cells feed it in turn, each in its committed order; gated cells first, what is only reported
-after them. Whatever comes back is stored (one sync) and judged, and the cells it belongs to are read on; a cell that is decided
+after them. Whatever comes back is stored and judged, and the cells it belongs to are read on; a cell that is decided
 drops what it still has in the queue. An engine that does not batch by itself gets its batches from `Batches`, behind the same
 queue. An answer that is stored or in flight for the same key is not asked for again; one under another key is never used.
 """
@@ -12,8 +12,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
+from typing import Final
 
 from gate.allowance import Allowance
+from gate.answer_log import Answer, AnswerLog, Opinion, Place
 from gate.cells import Cell, Outcomes, Reading, Walk, family_size, tests_of, wanted
 from gate.endpoints.base import Continuous, Endpoint, Queue
 from gate.endpoints.batches import Batches
@@ -21,8 +24,9 @@ from gate.endpoints.flight import Flight, copied
 from gate.errors import InfrastructureError
 from gate.policy import Policy
 from gate.records import Ask, AttackCase, NoResponse, Response, canonical_json, sha256_hex
-from gate.run_store import Answer, AnswerLog, Opinion, Place
 
+JUDGED_AT_ONCE: Final = 1024
+"""Answers in memory while a log's unjudged ones are caught up with."""
 JudgeBatch = Callable[[Iterable[tuple[AttackCase, Response]]], list[Opinion]]
 
 
@@ -152,6 +156,7 @@ class Attack:
                 self._work(queue, evidence)
             finally:
                 queue.close()
+                self.log.sync()
         if not evidence.stopped_by:
             self._unreachable.check(self.cells, evidence.walks)
         return evidence
@@ -245,7 +250,7 @@ class Attack:
         return [answer for found in came for answer in flight.land(_encodable(found))]
 
     def _store(self, copies: Sequence[Answer], new: Sequence[Answer]) -> None:
-        """Store answers (one sync) and judge them."""
+        """Store answers and judge them."""
         answers = [*copies, *new]
         asked = len({answer.key for answer in new if isinstance(answer, Response)})
         asked += sum(isinstance(answer, NoResponse) for answer in new)
@@ -257,8 +262,9 @@ class Attack:
         self._unreachable.count(answers)
 
     def _judge(self, answers: Iterable[Answer]) -> None:
-        known = [(self._grid[a.case_id][1], a) for a in answers if isinstance(a, Response) and a.case_id in self._grid]
-        self.log.add_opinions(self.judge(known))
+        known = ((self._grid[a.case_id][1], a) for a in answers if isinstance(a, Response) and a.case_id in self._grid)
+        while batch := list(islice(known, JUDGED_AT_ONCE)):
+            self.log.add_opinions(self.judge(batch))
 
     @cached_property
     def _grid(self) -> dict[str, tuple[Cell, AttackCase]]:

@@ -30,7 +30,7 @@ class Line(NamedTuple):
 
 
 class JsonLines:
-    """An append-only file of records: a batch is written and synced at once, or not at all."""
+    """An append-only file of records: a batch is written at once, or not at all; synced with it or by a later one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,10 +64,11 @@ class JsonLines:
             file.truncate(keep)
         return data_end - keep
 
-    def append(self, records: Sequence[Record]) -> list[int]:
-        """Write a batch and sync it; returns the offset of each record.
+    def append(self, records: Sequence[Record], *, sync: bool = True) -> list[int]:
+        """Write a batch, and sync all that was written so far where told to; returns the offset of each record.
 
-        On a full disk nothing of the batch stays and `InfrastructureError` is raised.
+        What is written outlives the process, what is synced the machine's power. On a full disk nothing of the batch stays and
+        `InfrastructureError` is raised.
         """
         if not records:
             return []
@@ -80,7 +81,8 @@ class JsonLines:
             written = 0
             while written < len(data):
                 written += os.write(descriptor, data[written:])
-            os.fsync(descriptor)
+            if sync:
+                os.fsync(descriptor)
         except OSError as error:
             if size >= 0:
                 with suppress(OSError):  # what is left of the batch is a torn line, cut at the next opening
@@ -93,6 +95,19 @@ class JsonLines:
         for line in lines[:-1]:
             offsets.append(offsets[-1] + len(line))
         return offsets
+
+    def sync(self) -> None:
+        """Have the disk keep what was appended."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            raise disk_failed(self.path, error) from error
+        finally:
+            os.close(descriptor)
 
 
 def write_whole(path: Path, data: bytes | Iterable[bytes]) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from gate.judges.base import Judge
 from gate.records import AttackCase, Judgement, NoJudgement, Response
@@ -10,7 +10,12 @@ from gate.records import AttackCase, Judgement, NoJudgement, Response
 
 def judge_batch(pairs: Iterable[tuple[AttackCase, Response]], judge: Judge) -> list[Judgement | NoJudgement]:
     """Judge every (case, answer) pair, in order; a judge that fails on one leaves a `NoJudgement` that says so."""
-    return [_judge_one(case, response, judge) for case, response in pairs]
+    return list(judge_each(pairs, judge))
+
+
+def judge_each(pairs: Iterable[tuple[AttackCase, Response]], judge: Judge) -> Iterator[Judgement | NoJudgement]:
+    """The same, one by one as the pairs come: for more answers than memory holds."""
+    return (_judge_one(case, response, judge) for case, response in pairs)
 
 
 def _judge_one(case: AttackCase, response: Response, judge: Judge) -> Judgement | NoJudgement:

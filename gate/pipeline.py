@@ -10,23 +10,26 @@ This module alone knows the order of the stages. It prints nothing and reads no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 
 from gate import report
 from gate.allowance import Allowance
+from gate.answer_log import Answer, AnswerLog, Opinion, Side
 from gate.attack import Attack, Evidence, Observer
 from gate.cells import Cell, Walk, order_digest, plan
 from gate.decide import Provenance, Trial
 from gate.decide import decide as take_verdict
 from gate.endpoints.base import Endpoint, Verifying
 from gate.errors import RunStoreError, UsageError
+from gate.json_lines import disk_failed
 from gate.judges.base import Judge
-from gate.judging import judge_batch, judge_label
+from gate.judging import judge_batch, judge_each, judge_label
 from gate.policy import Policy
 from gate.records import (
     AttackCase,
@@ -34,6 +37,7 @@ from gate.records import (
     Candidate,
     EngineInfo,
     Judgement,
+    Outcome,
     Response,
     Role,
     Verdict,
@@ -41,15 +45,10 @@ from gate.records import (
     sha256_hex,
 )
 from gate.run_store import (
-    Answer,
-    AnswerLog,
-    Opinion,
     RunHeader,
     RunIdentity,
     RunStore,
-    Side,
     create_or_check,
-    disk_failed,
     locked,
     prepare_folder,
     pretty,
@@ -156,8 +155,8 @@ def judge(folder: Path, judge: Judge) -> Verdict:
         store.drop_verdict()
         store.set_judge(judge_label(judge), calibrated=judge.calibrated)
         for log in store.logs.values():
-            answers = [a for a in log.answers() if isinstance(a, Response) and a.case_id in cases]
-            log.replace_opinions(judge_batch([(cases[a.case_id], a) for a in answers], judge))
+            answers = (a for a in log.answers() if isinstance(a, Response) and a.case_id in cases)
+            log.replace_opinions(judge_each(((cases[a.case_id], a) for a in answers), judge))
         return decide_and_report(store, cells)
 
 
@@ -323,6 +322,8 @@ def attack_side(
 def decide_and_report(store: RunStore, cells: tuple[Cell, ...], stopped_by: str = "") -> Verdict:
     """Stored evidence → verdict.json and the reports. `stopped_by` names the limit that ended the asking early."""
     policy = store.policy()
+    for log in store.logs.values():
+        log.sync()
     evidence = Evidence(cells, policy, store.logs["candidate"])
     baseline = None
     if store.candidate("baseline") is not None:
@@ -394,22 +395,21 @@ def _evidence(
 
 def _examples(log: AnswerLog, cells: Iterable[Cell], walks: Mapping[str, Walk]) -> tuple[report.Example, ...]:
     """Answers that the decision read and that show it: attacks answered, twins refused; one of each gated cell in turn."""
-    found: list[list[report.Example]] = []
-    for cell in cells:
-        wanted = ("complied", "harmful") if cell.role is Role.ATTACK else ("refused",)
-        own = [
-            _example(case, opinion, log.answer((case.id, sample)))
-            for case in cell.cases[: len(walks[cell.id].states)]
-            for sample in range(cell.decoding.samples)
-            if isinstance(opinion := log.opinion((case.id, sample)), Judgement) and opinion.outcome in wanted
-        ]
-        if own and cell.gated:
-            found.append(own[:3])
+    found = [list(islice(_examples_of(log, cell, walks[cell.id]), 3)) for cell in cells if cell.gated]
     turns = [example for turn in range(3) for own in found for example in own[turn : turn + 1]]
     return tuple(turns[:EXAMPLES])
 
 
-def _example(case: AttackCase, opinion: Opinion, answer: Answer | None) -> report.Example:
+def _examples_of(log: AnswerLog, cell: Cell, walk: Walk) -> Iterator[report.Example]:
+    """The cell's examples, in the committed order."""
+    wanted = (Outcome.COMPLIED, Outcome.HARMFUL) if cell.role is Role.ATTACK else (Outcome.REFUSED,)
+    for case in cell.cases[: len(walk.states)]:
+        for sample, outcome in enumerate(log.outcomes(case.id, cell.decoding.samples) or ()):
+            if outcome in wanted:
+                yield _example(case, log.opinion((case.id, sample)), log.answer((case.id, sample)))
+
+
+def _example(case: AttackCase, opinion: Opinion | None, answer: Answer | None) -> report.Example:
     assert isinstance(answer, Response)
     assert isinstance(opinion, Judgement)
     return report.Example(

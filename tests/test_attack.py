@@ -9,6 +9,7 @@ from typing import Literal
 
 import pytest
 
+from gate.answer_log import AnswerLog
 from gate.attack import Attack, Progress, answer_key
 from gate.cells import Cell
 from gate.conformance.scene import ITEMS, OddJudge, complies_with, safe, small_policy, small_suite, unsafe
@@ -30,7 +31,6 @@ from gate.records import (
     Role,
     Task,
 )
-from gate.run_store import AnswerLog
 from tests.stored import judged_places, stored_places
 from tests.trials import cells_of
 

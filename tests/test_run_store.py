@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from gate import pipeline
-from gate.answer_log import AnswerLog
+from gate.answer_log import SYNC_EVERY, AnswerLog
 from gate.conformance.scene import ITEMS, PLAIN_REFUSAL, Model, Scene, complies_with, safe, small_policy, small_suite, unsafe
 from gate.errors import InfrastructureError, RunStoreError
-from gate.json_lines import JsonLines, write_whole
+from gate.json_lines import JsonLines, json_line, write_whole
 from gate.policy import Limits
 from gate.records import Judgement, NoResponse, Outcome, Response, Verdict
 from gate.run_store import RunStore, locked
@@ -311,6 +311,7 @@ def test_judgements_of_another_judge_are_left_out(tmp_path: Path) -> None:
     log = AnswerLog(tmp_path, "candidate")
     log.add_answers([response("a"), response("b")])
     log.add_opinions([opinion("a"), opinion("b").model_copy(update={"version": "2"})])
+    log.sync()
     again = AnswerLog(tmp_path, "candidate")
     again.load("j 1 d")
     assert (judged_places(again), again.foreign) == ([("a", 0)], 1)
@@ -341,3 +342,17 @@ def test_purge_of_a_run_without_a_verdict_removes_its_answers(tmp_path: Path) ->
     assert pipeline.purge(folder) is None
     assert not (folder / ANSWERS).exists()
     assert not (folder / "report.md").exists()
+
+
+def test_no_judgement_is_written_before_its_answer_is_synced(tmp_path: Path) -> None:
+    """Judgements of answers that a power cut may still take are in memory alone, read from there, and reach the file later."""
+    log = AnswerLog(tmp_path, "candidate")
+    log.add_answers([response("a")])
+    log.add_opinions([opinion("a")])
+    assert list(log.judgements.read()) == []
+    assert log.opinion(("a", 0)) == opinion("a")
+    assert log.outcomes("a", 1) is not None
+    log.add_answers([response(f"b{n}") for n in range(SYNC_EVERY)])
+    assert [line.data for line in log.judgements.read()] == [json_line(opinion("a"))]
+    log.add_opinions([opinion(f"b{n}") for n in range(SYNC_EVERY)])
+    assert len(list(log.judgements.read())) == 1 + SYNC_EVERY

@@ -2,7 +2,7 @@
 
     run.json            what the run is about; written once; another candidate, policy or suite is refused
     policy.json  candidate.json  baseline.json  suite/     the inputs, so that a stage can be re-entered from the folder alone
-    candidate.responses.jsonl   baseline.responses.jsonl   one Response or NoResponse a line, appended, one fsync per batch
+    candidate.responses.jsonl   baseline.responses.jsonl   one Response or NoResponse a line, appended, a sync every 64
     candidate.judgements.jsonl  baseline.judgements.jsonl  the same for judgements; written again whole by `gate judge`
     candidate.index.tmp  baseline.index.tmp   scratch of `answer_log`, without a name once it is open
     verdict.json  report.txt  report.md  report.json  junit.xml
@@ -21,14 +21,9 @@ from typing import Literal, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from gate.answer_log import Answer as Answer  # noqa: PLC0414
-from gate.answer_log import AnswerLog as AnswerLog  # noqa: PLC0414
-from gate.answer_log import Opinion as Opinion  # noqa: PLC0414
-from gate.answer_log import Place as Place  # noqa: PLC0414
-from gate.answer_log import Side as Side  # noqa: PLC0414
+from gate.answer_log import AnswerLog, Side
 from gate.errors import RunStoreError
-from gate.json_lines import disk_failed as disk_failed  # noqa: PLC0414
-from gate.json_lines import write_whole
+from gate.json_lines import disk_failed, write_whole
 from gate.policy import Policy
 from gate.records import Candidate, EngineInfo, Record, Verdict
 

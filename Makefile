@@ -3,6 +3,7 @@
 #   make demo        gate the shipped testbed models: aligned PASS, drifted BLOCK, mixed PASS
 #   make guard       serve the shipped classifier on http://127.0.0.1:8700
 #   make test        the test suite (< 10 min on 2 cores);  make test-full: the long tests too
+#   make test-engines  the tests of vLLM, of a served vLLM and of Ray, in an environment of their own (2.6 GB)
 #   make lint        ruff and mypy;  make format: rewrite with ruff
 #   make bench       the benches; each writes bench/results/*.json and its table in docs/
 #   make bench-guard the guard's alone (half an hour; the last one needs TASKGATE_DATA)
@@ -21,7 +22,7 @@ export HF_HUB_OFFLINE ?= 1
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ok
-EXTRAS := model,data,guard,guard-otel,guard-train,dev
+EXTRAS := model,data,endpoint,guard,guard-otel,guard-train,dev
 INDEX := $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL))
 
 # LiteLLM's proxy pins its own versions: it lives in an environment beside ours, for the tests that put it before the guard.
@@ -29,7 +30,11 @@ LITELLM := $(VENV)-litellm
 LITELLM_STAMP := $(LITELLM)/.ok
 export TASKGATE_LITELLM ?= $(abspath $(LITELLM)/bin/litellm)
 
-.PHONY: demo guard test test-full lint format bench bench-guard bundle schemas clean
+# vLLM for CPUs and Ray pin other versions than the guard's: an environment beside ours, every package of it in requirements/.
+ENGINES := $(VENV)-engines
+ENGINES_STAMP := $(ENGINES)/.ok
+
+.PHONY: demo guard test test-full test-engines lint format bench bench-engines bench-guard bundle schemas clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -53,14 +58,31 @@ $(LITELLM_STAMP): Makefile
 	fi
 	@touch $@
 
+$(ENGINES_STAMP): pyproject.toml requirements/engines-cpu.txt
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --allow-existing --python "$(PYTHON)" $(ENGINES) && \
+	  export UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" && \
+	  uv pip install --quiet --python $(ENGINES)/bin/python $(INDEX) --no-deps -r requirements/engines-cpu.txt && \
+	  uv pip install --quiet --python $(ENGINES)/bin/python --no-deps -e .; \
+	else \
+	  "$(PYTHON)" -m venv $(ENGINES) && \
+	  $(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check $(INDEX) --no-deps -r requirements/engines-cpu.txt && \
+	  $(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .; \
+	fi
+	@touch $@
+
 guard: $(STAMP)
 	$(BIN)/guard serve
 
 test: $(STAMP) $(LITELLM_STAMP)
-	$(BIN)/python -m pytest -m "not full" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not full" -n 2 --dist loadfile --ignore=tests/engines
 
 test-full: $(STAMP) $(LITELLM_STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/engines
+
+# One process: one engine for all its tests.
+test-engines: $(ENGINES_STAMP)
+	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest tests/engines
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -77,6 +99,9 @@ bench: $(STAMP)
 	$(BIN)/python -m bench.gate_overhead
 	$(BIN)/python -m bench.judge_accuracy
 	$(MAKE) bench-guard
+
+bench-engines: $(ENGINES_STAMP)
+	$(ENGINES)/bin/python -m bench.engine_overhead
 
 bench-guard: $(STAMP)
 	$(BIN)/python -m bench.guard_quality
@@ -96,4 +121,4 @@ schemas: $(STAMP)
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) $(LITELLM) build .mypy_cache .ruff_cache .pytest_cache .hypothesis runs
+	rm -rf $(VENV) $(LITELLM) $(ENGINES) build .mypy_cache .ruff_cache .pytest_cache .hypothesis runs

@@ -70,7 +70,16 @@ INGEST = {
 }
 """The modules that candidate.py is cut into: they may import one another."""
 HEAVY = {
-    "torch", "transformers", "peft", "accelerate", "safetensors", "huggingface_hub", "model_signing", "pyarrow", "datasets", "vllm",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "safetensors",
+    "huggingface_hub",
+    "model_signing",
+    "pyarrow",
+    "datasets",
+    "vllm",
 }
 PRINTS = {"cli", "console", "suite_commands", "plan_command", "shard_commands"}
 MAX_MODULE_LINES = 450

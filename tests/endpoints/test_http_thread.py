@@ -1,0 +1,88 @@
+"""The thread with an event loop: what goes in comes out, what breaks is raised, nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+
+from gate.endpoints.http_thread import LoopThread
+
+
+@asynccontextmanager
+async def opened(log: list[str]) -> AsyncIterator[list[str]]:
+    """A worker that writes down its beginning and its end."""
+    log.append("open")
+    yield log
+    log.append("closed")
+
+
+def thread_of(log: list[str], work: Callable[[list[str], float], Awaitable[float]]) -> LoopThread[list[str], float, float]:
+    return LoopThread(lambda: opened(log), work)
+
+
+async def doubled(_log: list[str], job: float) -> float:
+    """Take `job` seconds, give twice that; a negative job breaks."""
+    if job < 0:
+        raise ValueError("negative")
+    await asyncio.sleep(job)
+    return 2 * job
+
+
+def test_jobs_come_out_under_their_numbers_and_errors_as_what_they_are() -> None:
+    """Each number comes out once with its result, one that breaks with its exception; the worker is closed at the end."""
+    log: list[str] = []
+    thread = thread_of(log, doubled)
+    for serial, job in enumerate((0.0, 0.01, -1.0), start=1):
+        thread.put(serial, job)
+    came: dict[int, float | Exception] = {}
+    while len(came) < 3:
+        came.update(thread.take())
+    thread.close()
+    thread.close()
+    assert (came[1], came[2]) == (0.0, 0.02)
+    assert isinstance(came[3], ValueError)
+    assert log == ["open", "closed"]
+
+
+def test_a_cancelled_job_does_not_come_out() -> None:
+    """Of two jobs the one that is cancelled never comes, though it would have come first."""
+    thread = thread_of([], doubled)
+    thread.put(1, 0.05)
+    thread.put(2, 0.1)
+    thread.cancel(1)
+    assert thread.take() == [(2, 0.2)]
+    thread.close()
+
+
+def test_closing_does_not_wait_for_jobs() -> None:
+    """A job of ten minutes is cancelled with the thread, and the worker is closed all the same."""
+    log: list[str] = []
+    before = threading.active_count()
+    thread = thread_of(log, doubled)
+    thread.put(1, 600.0)
+    thread.close()
+    assert threading.active_count() == before
+    assert log == ["open", "closed"]
+
+
+def test_a_worker_that_does_not_open_is_raised_at_once() -> None:
+    """What opening raises is raised to the caller, and no thread stays."""
+
+    class Broken(AbstractAsyncContextManager[None]):
+        async def __aenter__(self) -> None:
+            raise LookupError("no worker")
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+    async def never(_worker: None, job: float) -> float:
+        return job
+
+    before = threading.active_count()
+    with pytest.raises(LookupError, match="no worker"):
+        LoopThread(Broken, never)
+    assert threading.active_count() == before

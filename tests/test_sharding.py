@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from gate import pipeline, shard_commands
@@ -38,6 +40,7 @@ from gate.run_store import RunStore
 from gate.shard_pipeline import ShardDone, merge, run_shard, shard_folder
 from gate.sharding import INDEX_VARIABLE, MOST, Shard, parse_shard
 from gate.suites.base import Suite
+from tests.conftest import ROOT
 from tests.folders import inputs_of, scripted
 
 POLICY = small_policy(
@@ -405,3 +408,19 @@ def test_header_of_a_shard_says_which_it_is(pair: list[Path]) -> None:
     found = json.loads((pair[1] / "run.json").read_text())["identity"]["shard"]
     assert parse_shard(found, {}) == Shard(2, 2)
     assert RunStore(pair[0]).header.identity.shard == "1/2"
+
+
+def test_example_job_runs_and_merges_the_same_shards() -> None:
+    """The Indexed Job of examples/ has as many pods as its split has shards, and its merge names the folder of each."""
+    shards, merging = yaml.safe_load_all((ROOT / "examples" / "indexed-job.yaml").read_text(encoding="utf-8"))
+    count, spec = shards["spec"]["completions"], shards["spec"]["template"]["spec"]
+    command, *arguments = spec["containers"][0]["args"]
+    given = dict(argument.split("=", 1) for argument in arguments)
+    own = [given["--out"].replace("$(JOB_COMPLETION_INDEX)", str(pod)) for pod in range(count)]
+    assert {str(parse_shard(given["--shard"], {INDEX_VARIABLE: str(pod)})) for pod in range(count)} == {
+        f"{i}/{count}" for i in range(1, count + 1)
+    }
+    verb, _out, *merged = merging["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert (command, verb, merged) == ("check", "merge", own)
+    known = {option for parameter in get_command(app).commands["check"].params for option in parameter.opts}  # type: ignore[attr-defined]
+    assert set(given) <= known

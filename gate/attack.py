@@ -229,10 +229,12 @@ class Attack:
 
     def _fill(self, queue: Queue, flight: Flight) -> list[Answer]:
         """Put in what there is room for; returns copies of stored answers for asks that have the same key."""
-        room = min(queue.room() if flight.asks else max(1, queue.room()), self.allowance.room(len(flight)))
+        room = queue.room() if flight.asks else max(1, queue.room())
         asks: list[Ask] = []
         copies: list[Answer] = []
-        while len(asks) + len(copies) < room and (ask := flight.next()) is not None:
+        while len(asks) + len(copies) < room and self.allowance.room(len(flight) + len(copies)) > 0:
+            if (ask := flight.next()) is None:
+                break
             if (known := self.log.twin(ask.key)) is not None:
                 copies.append(copied(known, ask))
             elif flight.add(ask):

@@ -188,7 +188,6 @@ def _arguments(options: EngineOptions, *, on_cpu: bool, dtype: str, rank: int, a
         "dtype": dtype,
         "max_model_len": -1,  # the model's context, or what of it fits in memory
         "load_format": "safetensors",
-        "trust_remote_code": False,
         "generation_config": "vllm",  # not the folder's
         "enable_prefix_caching": True,
         "use_tqdm_on_load": False,

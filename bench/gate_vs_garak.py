@@ -28,15 +28,17 @@ from gate.endpoints.openai_http import IN_FLIGHT
 from gate.served import load_served
 from testbed.vllm_server import BASE, vllm_server
 
-PARALLEL = (0, IN_FLIGHT)
-"""garak's attempts at a time; 0 is its default, one."""
+PARALLEL = (0, 8, IN_FLIGHT)
+"""Attempts of garak at a time, each in a process; 0 is its default, one."""
 
 
 def garak_round(python: Path, url: str, prompts: Sequence[str], parallel: int) -> tuple[float, list[str]]:
     """(seconds, texts in no order) of garak's probe of the prompts."""
     given = {"url": url, "model": BASE, "prompts": prompts, "max_tokens": DECODING.max_new_tokens, "parallel": parallel}
     driver = ROOT / "bench" / "garak_driver.py"
-    done = subprocess.run([python, driver], input=json.dumps(given).encode(), stdout=subprocess.PIPE, check=True, timeout=900)
+    done = subprocess.run([python, driver], input=json.dumps(given).encode(), capture_output=True, check=False, timeout=900)
+    if done.returncode:
+        raise RuntimeError(f"garak ended with {done.returncode}: {done.stderr.decode(errors='replace')[-2000:]}")
     found = json.loads(done.stdout.splitlines()[-1])
     if found["answers"] != len(prompts):
         raise RuntimeError(f"garak has {found['answers']} answers to {len(prompts)} prompts")

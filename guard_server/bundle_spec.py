@@ -32,6 +32,8 @@ class Window(_Record):
 
     characters: int = Field(gt=0)
     overlap: int = Field(ge=0)
+    sentence: int = Field(default=0, ge=0)
+    """A text of several windows is read by its sentences and lines too, at most so many characters each; 0: it isn't."""
 
     @model_validator(mode="after")
     def _moves_on(self) -> Self:

@@ -14,7 +14,7 @@ from guard_server.screening import Screened
 
 LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SCORE = (*(round(i / 20, 2) for i in range(1, 20)), 0.99)
-SEGMENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SEGMENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Metrics:

@@ -64,6 +64,8 @@ class Subject:
     """For an answer: the prompt."""
     already: int = 0
     """Segments of the same text that were scored before (a stream's windows): the thresholds count them."""
+    part: bool = False
+    """A window of a longer text (a stream's): read as the whole will be, by its sentences too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Prepared:
     encoded: tuple[Encoded, ...]
     """One for each segment."""
     windows: int
-    """Segments of the original text; they come first."""
+    """Segments of the original text, its sentences among them; they come first."""
     views: tuple[str, ...]
     """Decodings read beside the original."""
     skipped: tuple[Skipped, ...]
@@ -139,7 +141,8 @@ async def screen(subjects: Sequence[Subject], *, policy: Policy, active: Active,
 
     def piece(s: Subject) -> tuple[int, Callable[[], Prepared]]:
         context = s.context if s.direction is Direction.RESPONSE else None
-        return len(s.text) + len(s.context or ""), partial(prepare, s.text, context, policy, active.spec, active.tokenizer)
+        made = partial(prepare, s.text, context, policy, active.spec, active.tokenizer, part=s.part)
+        return len(s.text) + len(s.context or ""), made
 
     prepared = await desk.run([piece(s) for s in subjects], deadline=deadline)
     if loop.time() >= deadline:
@@ -164,7 +167,9 @@ async def screen(subjects: Sequence[Subject], *, policy: Policy, active: Active,
     return Done(judged, prepare_seconds, timing.queued, timing.inference)
 
 
-def prepare(text: str, context: str | None, policy: Policy, spec: BundleSpec, tokenizer: Tokenizer) -> Prepared:
+def prepare(
+    text: str, context: str | None, policy: Policy, spec: BundleSpec, tokenizer: Tokenizer, *, part: bool = False
+) -> Prepared:
     """Cut a text and its views into segments and encode them, each with the end of the context; the same ids are scored once.
 
     Raises `TooLargeError` for a text over the policy's limit. A lone surrogate (no character) is read as U+FFFD.
@@ -176,7 +181,7 @@ def prepare(text: str, context: str | None, policy: Policy, spec: BundleSpec, to
     kept, cut = cut_context(context, spec, tokenizer)
     encode = partial(tokenizer.encode, context=kept)
     found = views(text, policy.view_settings())
-    original = _encoded_segments(View("original", text), spec, encode, tokenizer.max_tokens)
+    original = _encoded_segments(View("original", text), spec, encode, tokenizer.max_tokens, part=part)
     # Dropped among views alone: what is seen twice in the original is counted twice, as when the thresholds were set.
     known = {encoded.ids for _, encoded in original}
     extra: list[tuple[Segment, Encoded]] = []
@@ -208,9 +213,9 @@ def cut_context(context: str | None, spec: BundleSpec, tokenizer: Tokenizer) -> 
 
 
 def _encoded_segments(
-    view: View, spec: BundleSpec, encode: Callable[[str], Encoded], max_tokens: int
+    view: View, spec: BundleSpec, encode: Callable[[str], Encoded], max_tokens: int, *, part: bool = False
 ) -> list[tuple[Segment, Encoded]]:
-    cut = windows(view.text, spec.window, view.name)
+    cut = windows(view.text, spec.window, view.name, part=part)
     return [part for segment in cut for part in fit(segment, spec.window.overlap, encode, max_tokens)]
 
 

@@ -3,25 +3,58 @@
 A text is cut by characters before it is tokenised: tokenising a long text only to throw most of it away is dear. Windows begin
 every `characters - overlap` characters and the last one ends with the text, so that **every span of up to `overlap` characters
 lies whole in some window**. A cut may fall inside a word or between a letter and its accent; being shorter than the overlap, both
-lie whole in the neighbouring window, so no cut is moved. Pure.
+lie whole in the neighbouring window, so no cut is moved.
+
+A short request in a window of other text is diluted: its score sinks with what stands around it. So a text of several windows is
+read a second time by its sentences and lines, where `Window.sentence` says so. Pure.
 """
 
+import re
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from guard_server.bundle_spec import Window
 from guard_server.records import Encoded, Segment
 
+_BREAK: Final = re.compile(r"(?<=[.!?;])\s+|(?<=[。！？；])|[\n\r\u2028\u2029]+")
+"""Where a sentence or line ends. Each alternative is linear in the text."""
+SHORTEST: Final = 24
+"""Characters: a shorter sentence or line is read together with the next one."""
 
-def windows(text: str, window: Window, view: str = "original") -> list[Segment]:
-    """Segments of a view of a text, in order; a blank text gives one segment without text, so that it is scored too."""
+
+def windows(text: str, window: Window, view: str = "original", *, part: bool = False) -> list[Segment]:
+    """Segments of a view of a text, in reading order; a blank text gives one segment without text, so that it is scored too.
+
+    `part`: the text is itself a window of a longer one, and read by its sentences however short it is.
+    """
     if not text.strip():
         return [Segment("", view, 0, len(text))]
+    whole = _cut(text, window, view)
+    if not window.sentence or (len(whole) == 1 and not part):
+        return whole
+    # In reading order, so that any run of segments is what a text so long has.
+    return sorted([*whole, *_sentences(text, window.sentence, view)], key=lambda segment: segment.start)
+
+
+def _cut(text: str, window: Window, view: str) -> list[Segment]:
     last = max(0, len(text) - window.characters)
     starts = [*range(0, last, window.characters - window.overlap), last]
     return [
         Segment(text[start : start + window.characters], view, start, min(start + window.characters, len(text)))
         for start in starts
     ]
+
+
+def _sentences(text: str, most: int, view: str) -> Iterator[Segment]:
+    """Sentences and lines, blank ones left out; one longer than `most` characters in windows of `most` that overlap by half."""
+    start = 0
+    for end in (*(found.end() for found in _BREAK.finditer(text)), len(text)):
+        if end - start < SHORTEST and end < len(text):
+            continue
+        if text[start:end].strip():
+            for part in _cut(text[start:end], Window(characters=most, overlap=most // 2), view):
+                yield Segment(part.text, view, start + part.start, start + part.end)
+        start = end
 
 
 def fit(segment: Segment, overlap: int, encode: Callable[[str], Encoded], max_tokens: int) -> Iterator[tuple[Segment, Encoded]]:

@@ -151,16 +151,16 @@ class _Session:
 
     async def window(self, due: Due) -> Event:
         """Screen one window; release what it clears."""
-        return await self._step(due.text, due.release)
+        return await self._step(due.text, due.release, part=True)
 
     async def last(self) -> Event:
         """Screen the whole text with all its views; release the rest."""
         self.scored = 0
         return await self._step(self.text, self.holdback.received)
 
-    async def _step(self, text: str, upto: int) -> Event:
+    async def _step(self, text: str, upto: int, *, part: bool = False) -> Event:
         task = None if self.head.task == "auto" else self.head.task
-        subject = Subject(text, self.head.direction, task, self.head.prompt, already=self.scored)
+        subject = Subject(text, self.head.direction, task, self.head.prompt, already=self.scored, part=part)
         answer = await self.guard.screen(ROUTE, [subject], self.head.policy)
         self.outcome = answer.outcomes[0]
         if self.outcome.screened is not None:

@@ -6,10 +6,10 @@ seed and the row's id, so that a new row changes no other one's copies.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import numpy as np
 import torch
@@ -24,12 +24,22 @@ from guard_server.training.rows import Row
 from guard_server.training.scored import Text, texts_of
 from guard_server.windows import windows
 
-Kind = Literal["plain", "wrapped", "diluted"]
-Filler = Callable[[int, Random], str]
-"""Harmless text of about so many characters."""
+Kind = Literal["plain", "wrapped", "diluted", "sentence"]
 SHORT: Final = 320
 """Prompts up to so many characters get diluted copies: with filler they still fit one window."""
+_JOINTS: Final = 4
+"""Characters between a prompt and the filler around it, at most: two empty lines."""
 WRAPS: Final = (Task.TRANSLATION, Task.SUMMARIZATION, Task.CODE_GENERATION, Task.CLASSIFICATION, Task.TEXT_GENERATION)
+
+
+class Filler(Protocol):
+    """Harmless text, cut as windows cut it."""
+
+    def passage(self, characters: int, rng: Random) -> str:
+        """So many characters from anywhere in a document, or fewer where white space at its ends falls away."""
+
+    def sentence(self, rng: Random) -> str:
+        """A sentence or line, as the windows of a long text read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +78,12 @@ def copies(rows: Iterable[Row], texts: Texts, filler: Filler, seed: int) -> Iter
                 task = rng.choice([other for other in WRAPS if other is not text.task])
                 yield _copy(text, wrapped(text.text, task, rng, text.lang), task, "wrapped", texts, worth)
             if rng.random() < texts.diluted and text.harmful and len(text.text) <= SHORT:
-                around = filler(texts.window.characters - len(text.text), rng)
+                around = filler.passage(texts.window.characters - len(text.text) - _JOINTS, rng)
                 yield _copy(text, _inside(text.text, around, rng), text.task, "diluted", texts, worth)
                 alone = replace(text, harmful=False, category=None)
-                yield _copy(alone, filler(texts.window.characters, rng), text.task, "diluted", texts, worth)
+                yield _copy(alone, filler.passage(texts.window.characters, rng), text.task, "diluted", texts, worth)
+                if texts.window.sentence:
+                    yield _copy(alone, filler.sentence(rng), text.task, "sentence", texts, worth)
 
 
 def cut(text: str, texts: Texts, *, all_windows: bool) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from guard_server.training.evaluate import judge_all, labelled
 from guard_server.training.export import run_export
 from guard_server.training.figures import TARGETS, Evaluation, Judged, rate, summarise
 from guard_server.training.latency import Latency, measure
-from guard_server.training.long_texts import PER_KIND, answer_documents, list_documents, prompt_documents
+from guard_server.training.long_texts import PER_KIND, WINDOWS, answer_documents, list_documents, prompt_documents
 from guard_server.training.material import generate
 from guard_server.training.quantise import COMPUTED_IN_FP32, LARGEST, Kind, choose
 from guard_server.training.recipe import Recipe, Texts
@@ -38,7 +38,7 @@ from guard_server.training.scoring import Scorer
 from guard_server.training.self_tests import self_tests
 from guard_server.training.sign import read_key, sign_manifest, write_manifest
 from guard_server.training.sources import Sources, clean, read_sources
-from guard_server.training.thresholds import SEGMENTS, Shipped, block_maxima, left_out_rates, scale_of, set_thresholds
+from guard_server.training.thresholds import Shipped, block_maxima, left_out_rates, scale_of, set_thresholds
 
 NAME: Final = "taskgate-guard"
 ENCODER: Final = "sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0)"
@@ -96,7 +96,7 @@ def run_bundle(
     encoder: str = ENCODER,
     workers: int = 1,
     documents: int = PER_KIND,
-    longest: int = SEGMENTS[-1],
+    longest: int = WINDOWS,
     force: bool = False,
     largest: int = LARGEST,
     console: Console | None = None,
@@ -275,10 +275,14 @@ def _documents(given: _Input, scorer: Scorer) -> dict[Direction, dict[str, Seque
     """Logits of harmless long documents' windows by the file that ships."""
     made = {
         Direction.PROMPT: prompt_documents(
-            _harmless_prompts(given.out_of_fold.texts), scorer.spec.window, given.seed, per_kind=given.per_kind
+            _harmless_prompts(given.out_of_fold.texts),
+            scorer.spec.window,
+            given.seed,
+            per_kind=given.per_kind,
+            windows=given.longest,
         ),
         Direction.RESPONSE: answer_documents(
-            scorer.spec.window, given.seed, per_kind=max(1, given.per_kind // 2), segments=given.longest
+            scorer.spec.window, given.seed, per_kind=max(1, given.per_kind // 2), windows=given.longest
         ),
     }
     return {direction: {kind: scorer.documents(texts) for kind, texts in kinds.items()} for direction, kinds in made.items()}
@@ -296,7 +300,7 @@ def _harmless_prompts(texts: Iterable[Text]) -> dict[str, list[str]]:
 def _long_unseen(given: _Input, scorer: Scorer, spec: BundleSpec) -> Iterator[LongRate]:
     """How many long texts of never-trained harmless prompts reach the thresholds, the task taken to be text generation."""
     prompts = _harmless_prompts(texts_of(given.sources.unseen))
-    texts = list_documents(prompts, spec.window, given.seed, count=UNSEEN_LISTS * len(prompts), segments=UNSEEN_SEGMENTS[-1])
+    texts = list_documents(prompts, spec.window, given.seed, count=UNSEEN_LISTS * len(prompts), windows=UNSEEN_SEGMENTS[-1])
     task = Task.TEXT_GENERATION
     scale = scale_of(spec.calibration, Direction.PROMPT, task)
     read = [probabilities(found.risk(Direction.PROMPT, task), scale) for found in scorer.documents(texts)]

@@ -10,46 +10,47 @@ from typing import Final
 
 from guard_server.bundle_spec import Window
 from guard_server.training.material.documents import FILLER_KINDS, KINDS, REQUESTS, filler
-from guard_server.training.thresholds import SEGMENTS
 
 PER_KIND: Final = 6
+WINDOWS: Final = 128
+"""Of a document; with its sentences and lines it has four to eight times as many segments."""
 LISTS: Final = "prompts"
 """The kind of document that is made of harmless prompts."""
 Document = tuple[str, str | None]
 """Text and context."""
 
 
-def characters_for(window: Window, segments: int) -> int:
+def characters_for(window: Window, windows: int) -> int:
     """The length of a text that has exactly so many windows."""
-    return window.characters + (segments - 1) * (window.characters - window.overlap)
+    return window.characters + (windows - 1) * (window.characters - window.overlap)
 
 
 def prompt_documents(
-    prompts: Mapping[str, Sequence[str]], window: Window, seed: int, *, per_kind: int = PER_KIND, segments: int = SEGMENTS[-1]
+    prompts: Mapping[str, Sequence[str]], window: Window, seed: int, *, per_kind: int = PER_KIND, windows: int = WINDOWS
 ) -> dict[str, list[Document]]:
-    """Documents of `segments` windows by kind; `prompts`: harmless prompts by set, each list document made of one set's."""
-    length = characters_for(window, segments)
+    """Documents of `windows` windows by kind; `prompts`: harmless prompts by set, each list document made of one set's."""
+    length = characters_for(window, windows)
     found: dict[str, list[Document]] = {
         kind: [(filler(kind, length, Random(f"{seed}:{kind}:{at}")), None) for at in range(per_kind)] for kind in sorted(KINDS)
     }
     if prompts:
-        found[LISTS] = list_documents(prompts, window, seed, count=per_kind, segments=segments)
+        found[LISTS] = list_documents(prompts, window, seed, count=per_kind, windows=windows)
     return found
 
 
 def list_documents(
-    prompts: Mapping[str, Sequence[str]], window: Window, seed: int, *, count: int, segments: int
+    prompts: Mapping[str, Sequence[str]], window: Window, seed: int, *, count: int, windows: int
 ) -> list[Document]:
     """Prompts one after the other, each document of one set, the sets in turn."""
-    names, length = sorted(prompts), characters_for(window, segments)
+    names, length = sorted(prompts), characters_for(window, windows)
     return [(_list(prompts[names[at % len(names)]], length, Random(f"{seed}:{LISTS}:{at}")), None) for at in range(count)]
 
 
 def answer_documents(
-    window: Window, seed: int, *, per_kind: int = PER_KIND // 2, segments: int = SEGMENTS[-1]
+    window: Window, seed: int, *, per_kind: int = PER_KIND // 2, windows: int = WINDOWS
 ) -> dict[str, list[Document]]:
     """Documents as answers to the requests that belong to their kind."""
-    length = characters_for(window, segments)
+    length = characters_for(window, windows)
     found: dict[str, list[Document]] = {}
     for kind in FILLER_KINDS:
         random = Random(f"{seed}:answers:{kind}")

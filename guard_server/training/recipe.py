@@ -18,16 +18,16 @@ class _Part(BaseModel):
 class Texts(_Part):
     """Which texts are trained on and how much each counts."""
 
-    window: Window = Window(characters=480, overlap=160)
-    windows: PositiveInt = 6
+    window: Window = Window(characters=480, overlap=160, sentence=160)
+    windows: PositiveInt = 12
     """At most so many windows of a long text train, evenly spread; all are scored."""
     context_characters: PositiveInt = 240
     """How much of the prompt's end an answer is read together with."""
     max_tokens: PositiveInt = 256
     wrapped: Share = Field(default=0.5, ge=0, le=1)
     """Share of prompts that get a copy inside a request of another task."""
-    diluted: Share = Field(default=0.3, ge=0, le=1)
-    """Share of short harmful prompts that get a copy inside harmless filler, and of the fillers alone."""
+    diluted: Share = Field(default=1.0, ge=0, le=1)
+    """Share of short harmful prompts that get a copy inside harmless filler; fillers and their sentences stand alone too."""
     set_cap: PositiveInt = 300
     """From so many texts of a task and label on, a set counts no more."""
     foreign: PositiveFloat = 1.0

@@ -18,7 +18,7 @@ from guard_server.training.scored import Logits, Scored
 from guard_server.training.weights import FULL_SET, Flags, Floats, set_weights
 
 TARGETS: Final = (0.01, 0.02, 0.05)
-SEGMENTS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SEGMENTS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 LEAST_BENIGN: Final = 200
 """Harmless texts that a task needs for thresholds of its own; with fewer, all tasks' texts set them, read at its column."""
 LEAST_SETS: Final = 3

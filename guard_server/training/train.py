@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from random import Random
 from typing import Final
 
 import numpy as np
@@ -29,8 +28,8 @@ from guard_server.training.embed import bank_of
 from guard_server.training.folds import FOLDS, assign, kinds_of
 from guard_server.training.heads import Bank, logits_of, train_heads
 from guard_server.training.material import generate
-from guard_server.training.material.documents import KINDS, filler
 from guard_server.training.model import TOKENIZER, WEIGHTS, GuardModel, default_encoder
+from guard_server.training.passages import Passages
 from guard_server.training.recipe import Recipe, Texts
 from guard_server.training.rows import Row
 from guard_server.training.scored import Logits, Scored, Text
@@ -57,12 +56,8 @@ class Corpus:
 
 def corpus_of(rows: Sequence[Row], texts: Texts, seed: int) -> Corpus:
     """The examples of rows; copies depend on the seed and on each row's id alone."""
-    copied = copies(rows, texts, _filler, seed)
+    copied = copies(rows, texts, Passages(seed, texts.window), seed)
     return Corpus((*plain(rows, texts, all_windows=False), *copied), tuple(plain(rows, texts, all_windows=True)))
-
-
-def _filler(characters: int, rng: Random) -> str:
-    return filler(rng.choice(sorted(KINDS)), max(1, characters), rng).strip() or "-"
 
 
 @dataclass(frozen=True, slots=True)

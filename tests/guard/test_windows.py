@@ -54,6 +54,43 @@ def test_the_number_of_windows_is_what_the_stride_says() -> None:
     assert len(windows("x" * 400, Window(characters=400, overlap=100))) == 1
 
 
+@given(st.text(alphabet="ab .!\n。", max_size=400), st.integers(2, 60))
+def test_sentences_come_beside_the_same_windows(text: str, most: int) -> None:
+    """Reading by sentences takes no window away, adds none over its length, and covers all that is not blank."""
+    plain, both = Window(characters=80, overlap=20), Window(characters=80, overlap=20, sentence=most)
+    alone, found = windows(text, plain), windows(text, both)
+    assert [s for s in found if s in alone] == alone
+    added = [s for s in found if s not in alone]
+    assert [s.start for s in found] == sorted(s.start for s in found)
+    assert all(s.text == text[s.start : s.end] and len(s.text) <= most for s in added)
+    if len(alone) > 1:
+        covered = {at for s in found if s.end - s.start <= most for at in range(s.start, s.end)}
+        assert all(text[at].isspace() or at in covered for at in range(len(text)))
+
+
+@given(st.text(alphabet="abc,", min_size=40, max_size=100), st.integers(0, 20), st.sampled_from(["\n", ". ", "! ", "\n\n"]))
+def test_a_sentence_in_a_long_text_is_read_alone(sentence: str, before: int, mark: str) -> None:
+    """A sentence or line among others is a segment of its own, without a word of its neighbours."""
+    other = "the garden was quiet and the gate was shut" + mark
+    text = other * before + sentence + mark + other * 20
+    assert sentence in {s.text.strip().rstrip(".!") for s in windows(text, Window(characters=480, overlap=160, sentence=160))}
+
+
+def test_a_text_of_one_window_is_read_once_unless_it_is_a_part() -> None:
+    """Sentences are read in texts of several windows alone, or where the text is said to be a part of one."""
+    window = Window(characters=100, overlap=20, sentence=50)
+    text = "The first sentence is here now. The second sentence is here too."
+    assert [s.text for s in windows(text, window)] == [text]
+    parts = [s.text for s in windows(text, window, part=True)]
+    assert parts == [text, "The first sentence is here now. ", "The second sentence is here too."]
+
+
+def test_breaks_are_found_in_linear_time() -> None:
+    """Runs of spaces, line ends and full stops give few segments and no long search: 100,000 characters of each."""
+    window = Window(characters=480, overlap=160, sentence=160)
+    assert [len(windows("x" + run, window)) for run in (" " * 100_000, "\n" * 100_000, ". " * 50_000)] == [1563, 1563, 4480]
+
+
 @given(st.text(min_size=1, max_size=200), st.integers(9, 60), st.integers(0, 40))
 def test_what_has_too_many_tokens_is_cut_until_it_fits(text: str, max_tokens: int, overlap: int) -> None:
     """Parts fit the limit, cover the segment without a gap and stay where they were in the view."""

@@ -11,24 +11,24 @@ PROMPTS = {"a": ["Name a tree.", "Name a river."], "b": ["Sort these words: pear
 
 def test_documents_have_exactly_the_windows_asked_for() -> None:
     """Every document of every kind, lists of prompts among them, has 20 windows."""
-    made = prompt_documents(PROMPTS, WINDOW, 0, per_kind=2, segments=20)
+    made = prompt_documents(PROMPTS, WINDOW, 0, per_kind=2, windows=20)
     assert made.keys() == {*KINDS, LISTS}
     assert {len(windows(text, WINDOW)) for texts in made.values() for text, _ in texts} == {20}
     assert {
-        len(windows(text, WINDOW)) for texts in answer_documents(WINDOW, 0, per_kind=1, segments=5).values() for text, _ in texts
+        len(windows(text, WINDOW)) for texts in answer_documents(WINDOW, 0, per_kind=1, windows=5).values() for text, _ in texts
     } == {5}
 
 
 def test_the_seed_decides() -> None:
     """One seed gives one set of documents, another seed another; documents of one kind differ."""
-    first, again, other = (prompt_documents(PROMPTS, WINDOW, seed, per_kind=2, segments=10) for seed in (0, 0, 1))
+    first, again, other = (prompt_documents(PROMPTS, WINDOW, seed, per_kind=2, windows=10) for seed in (0, 0, 1))
     assert first == again != other
     assert all(texts[0] != texts[1] for kind, texts in first.items() if kind != LISTS)
 
 
 def test_a_list_holds_one_set_alone() -> None:
     """Documents take the sets in turn, and no prompt of another set stands in them."""
-    first, second = list_documents(PROMPTS, WINDOW, 0, count=2, segments=3)
+    first, second = list_documents(PROMPTS, WINDOW, 0, count=2, windows=3)
     assert "Name a tree." in first[0]
     assert "Sort" not in first[0]
     assert "Name" not in second[0]
@@ -37,4 +37,4 @@ def test_a_list_holds_one_set_alone() -> None:
 
 def test_answers_stand_behind_a_request() -> None:
     """Every document read as an answer has the request that it answers as its context."""
-    assert all(context for texts in answer_documents(WINDOW, 0, per_kind=1, segments=2).values() for _, context in texts)
+    assert all(context for texts in answer_documents(WINDOW, 0, per_kind=1, windows=2).values() for _, context in texts)

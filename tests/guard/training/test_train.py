@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import pytest
 import torch
 from rich.progress import Progress
 
+from guard_server.bundle_spec import Window
 from guard_server.labels import Direction, Task
 from guard_server.training.batches import Example, balanced, copies, plain
 from guard_server.training.heads import Bank, batch_of, key, logits_of, merged, prompt_loss, train_heads
 from guard_server.training.model import GuardModel, Heads, Shape
+from guard_server.training.passages import Passages
 from guard_server.training.recipe import HeadTraining, Recipe, Texts, Tuning
 from guard_server.training.rows import Row
 from guard_server.training.train import Corpus, Run, corpus_of, out_of_fold, read_scores, train, write_scores
@@ -142,7 +143,7 @@ def test_merged_heads_give_the_mean() -> None:
 def test_text_counts_as_its_worst_window() -> None:
     """A text of two windows scores as the one that scores higher."""
     long = Row(id="1", dataset="own_a", text="tree " * 120 + "virus " * 20, task=Task.OTHER, label="harmful", category="cyber")
-    (example,) = plain([long], Texts(), all_windows=True)
+    (example,) = plain([long], Texts(window=Window(characters=480, overlap=160)), all_windows=True)
     assert len(example.windows) == 2
     pools = torch.randn((2, 8), generator=torch.Generator().manual_seed(0))
     bank = Bank(pools, torch.empty((0, 8)), torch.full((2,), -1), {key(example): (0, 1)})
@@ -155,11 +156,8 @@ def test_text_counts_as_its_worst_window() -> None:
 
 def test_copies_keep_set_and_label_and_do_not_depend_on_other_rows() -> None:
     """A prompt's copies carry its set; the same row gives the same copies among others as alone."""
-
-    def fill(characters: int, rng: Random) -> str:
-        return " ".join(rng.choice(("calm", "sea", "boat")) for _ in range(characters // 5))
-
     texts = Texts(wrapped=1.0, diluted=1.0)
+    fill = Passages(0, texts.window)
     every = list(copies(rows(), texts, fill, 0))
     assert {e.text.dataset for e in every} == {"own_a", "own_b"}
     alone = list(copies(rows()[3:4], texts, fill, 0))
@@ -167,6 +165,7 @@ def test_copies_keep_set_and_label_and_do_not_depend_on_other_rows() -> None:
     assert all(e in every for e in alone)
     hidden = [e for e in alone if e.kind == "diluted" and e.text.harmful]
     assert all("forge a letter 3" in e.text.text and len(e.windows) == 1 for e in hidden)
+    assert {e.kind for e in alone if not e.text.harmful} == {"diluted", "sentence"}
 
 
 def test_weights_balance_labels_within_a_task() -> None:
@@ -182,5 +181,5 @@ def test_scored_texts_have_no_copies(run: Callable[[int], Run]) -> None:
     """What is scored are the rows' own texts, never copies of them."""
     corpus: Corpus = run(0).corpus
     assert {e.kind for e in corpus.score} == {"plain"}
-    assert {e.kind for e in corpus.train} == {"plain", "wrapped", "diluted"}
+    assert {e.kind for e in corpus.train} == {"plain", "wrapped", "diluted", "sentence"}
     assert json.dumps(sorted({e.text.dataset for e in corpus.score})) == '["own_a", "own_b"]'

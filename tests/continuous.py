@@ -28,13 +28,23 @@ class Seen:
 
 
 class Streaming(Scripted):
-    """A `Continuous` endpoint. `dies_after` answers its machine fails; every `forgets`-th ask is lost without a word."""
+    """A `Continuous` endpoint. `dies_after` answers comes its `death`; every `forgets`-th ask is lost without a word."""
 
-    def __init__(self, answer: Answer, *, in_flight: int = 8, seed: int = 0, dies_after: int = -1, forgets: int = 0) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        *,
+        in_flight: int = 8,
+        seed: int = 0,
+        dies_after: int = -1,
+        death: BaseException | None = None,
+        forgets: int = 0,
+    ) -> None:
         super().__init__(answer)
         self.seen = Seen()
         self.in_flight = in_flight
         self.dies_after = dies_after
+        self.death = death or InfrastructureError("the machine has failed")
         self.forgets = forgets
         self.draw = random.Random(seed)
 
@@ -78,7 +88,7 @@ class StreamingQueue:
         """Between one answer and three, and what comes late."""
         endpoint, seen = self._endpoint, self._endpoint.seen
         if 0 <= endpoint.dies_after <= len(seen.taken):
-            raise InfrastructureError("the machine has failed")
+            raise endpoint.death
         waiting = sorted(self._asks)
         chosen = endpoint.draw.sample(waiting, min(len(waiting), endpoint.draw.randint(1, 3)))
         late, self._late = self._late, []

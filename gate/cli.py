@@ -104,7 +104,7 @@ def check(
     )
     part = given.shard_of(shard)
     inputs = given.load_inputs(policy, sides)
-    opener = given.opener(engine, options)
+    opener = given.opener(engine, options, [side for side in (inputs.candidate, inputs.baseline) if side])
     mode = LogMode.QUIET if quiet else log
     if part is not None:
         raise typer.Exit(shard_commands.run(inputs, out, opener, part, batch_size, mode, allowance))

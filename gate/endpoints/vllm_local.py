@@ -23,8 +23,10 @@ from gate.records import Ask, AttackCase, Candidate, EngineInfo, NoResponse, Res
 if TYPE_CHECKING:
     from vllm import CompletionOutput, RequestOutput, SamplingParams
 
-_WAITING: Final = 2
-"""Asks in flight by default, as a multiple of those that vLLM runs at once: a full batch, and as many waiting to follow."""
+_WAITING: Final = 1.25
+"""Asks in flight by default, as a multiple of those that vLLM runs at once: a full batch, and what follows those that finish.
+
+More would be rendered and put for nothing where a cell is decided before their turn."""
 
 
 class VllmLocal:
@@ -112,7 +114,7 @@ class VllmQueue:
     def __init__(self, endpoint: VllmLocal) -> None:
         self._endpoint = endpoint
         self._engine = endpoint.engine
-        self._limit = self._engine.in_flight or _WAITING * self._engine.width
+        self._limit = self._engine.in_flight or int(_WAITING * self._engine.width)
         self._flying: dict[str, Row] = {}
         self._ready: list[Response | NoResponse] = []
         self._suspects: list[Row] = []
@@ -213,7 +215,8 @@ class SharedVllm:
         base = base_folder(candidate)
         if self._engine is None or self._engine.base != base:
             self.close()
-            self._engine = VllmEngine([c for c in self._candidates if base_folder(c) == base], self._options)
+            alike = [known for known in self._candidates if base_folder(known) == base]
+            self._engine = VllmEngine([candidate, *alike], self._options)
         return VllmLocal(candidate, engine=self._engine)
 
     def close(self) -> None:

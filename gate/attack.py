@@ -158,7 +158,7 @@ class Attack:
                 queue.close()
                 self.log.sync()
         if not evidence.stopped_by:
-            self._unreachable.check(self.cells, evidence.walks)
+            self._unreachable.check(self.cells, evidence.walks, over=True)
         return evidence
 
     def _work(self, queue: Queue, evidence: Evidence) -> None:
@@ -176,7 +176,7 @@ class Attack:
                 if decided := [cell for cell in self._touched((*copies, *new)) if evidence.read(cell)]:
                     queue.drop(flight.drop(lambda ask: evidence.done(self._grid[ask.case.id][0])))
                 self._report(evidence)
-                self._unreachable.check([cell for cell in decided if cell.sequential], evidence.walks)
+                self._unreachable.check([cell for cell in decided if cell.sequential], evidence.walks, over=False)
 
     def _touched(self, answers: Iterable[Answer]) -> Iterable[Cell]:
         """The cells that answers belong to."""
@@ -306,7 +306,7 @@ class _Unreachable:
         if self._count > self._share * self._planned:
             raise self._error(self._count, self._planned)
 
-    def check(self, cells: Sequence[Cell], walks: Mapping[str, Walk]) -> None:
+    def check(self, cells: Sequence[Cell], walks: Mapping[str, Walk], *, over: bool) -> None:
         """Raise `InfrastructureError` where too much is missing of what was read for a pass, and mostly what was out of reach."""
         if not self._cases:
             return
@@ -319,7 +319,7 @@ class _Unreachable:
                 self._hold(unreachable, missing, read)
             if cell.gated:
                 total, lost, asked = total + missing, lost + unreachable, asked + read
-        if len(cells) > 1:
+        if over:  # all cells together are held to the share only once they are all read
             self._hold(lost, total, asked)
 
     def _hold(self, unreachable: int, missing: int, asked: int) -> None:

@@ -15,7 +15,18 @@ from gate import pipeline
 from gate.allowance import Allowance
 from gate.answer_log import AnswerLog
 from gate.attack import Progress
-from gate.conformance.scene import ITEMS, Model, attacks_answered_by, chosen, complies_with, fails_on, safe, small_policy, unsafe
+from gate.conformance.scene import (
+    ITEMS,
+    Model,
+    attacks_answered_by,
+    chosen,
+    complies_with,
+    fails_on,
+    safe,
+    small_policy,
+    small_suite,
+    unsafe,
+)
 from gate.endpoints.base import Endpoint
 from gate.endpoints.scripted import Answer, Scripted, no_answer, uniform
 from gate.errors import InfrastructureError
@@ -351,3 +362,17 @@ def test_failures_beside_few_unreachable_asks_stay_the_candidate_s(tmp_path: Pat
         return no_answer("unreachable", "reset") if rare else found
 
     assert run(tmp_path / "run", answer, policy=policy)[0].decision is Decision.INCONCLUSIVE
+
+
+def test_share_over_all_cells_is_held_to_when_all_are_read(tmp_path: Path) -> None:
+    """Losses that no cell shows to be too many, but that are too many together, end with code 5 and not with a verdict."""
+    first = {cell.cases[0].id for cell in pipeline.plan_of(small_policy(), small_suite())}
+
+    def answer(case: AttackCase, _: int) -> str | NoResponse:
+        return no_answer("unreachable", "reset") if case.id in first else safe(case)
+
+    with pytest.raises(InfrastructureError, match="out of reach for 4 of"):
+        run(tmp_path / "run", answer, policy=small_policy())
+    assert not (tmp_path / "run" / "verdict.json").exists()
+    seen = stored(tmp_path / "run")
+    assert 4 < 0.02 * 4 * ITEMS < 0.04 * len(seen)

@@ -193,8 +193,8 @@ def _connect(options: EngineOptions) -> None:
             raise InfrastructureError(
                 "no Ray cluster answers at RAY_ADDRESS",
                 expected="the address of a running cluster's head",
-                found=os.environ["RAY_ADDRESS"],
-                mend="start it, or unset RAY_ADDRESS for a local one",
+                found=f"{os.environ['RAY_ADDRESS']}: {(str(error).strip().splitlines() or ['no connection'])[0][:300]}",
+                mend="start it, give its token as Ray asks for it (RAY_AUTH_MODE, RAY_AUTH_TOKEN), or unset RAY_ADDRESS",
             ) from error
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

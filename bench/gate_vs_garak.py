@@ -28,7 +28,7 @@ from gate.endpoints.openai_http import IN_FLIGHT
 from gate.served import load_served
 from testbed.vllm_server import BASE, vllm_server
 
-PARALLEL = (0, 8, IN_FLIGHT)
+PARALLEL = (0, IN_FLIGHT)
 """Attempts of garak at a time, each in a process; 0 is its default, one."""
 
 

@@ -17,7 +17,7 @@ from guard_server.labels import CATEGORIES, TASKS, Category, Direction
 from guard_server.training.batches import Example, balanced
 from guard_server.training.model import Heads, Outputs, Pools, Shape
 from guard_server.training.recipe import HeadTraining, Texts
-from guard_server.training.scored import Logits
+from guard_server.training.scored import HARM, REFUSAL, Logits
 
 MISSING: Final = -100
 """The label of what isn't labelled (torch's own convention)."""
@@ -78,6 +78,11 @@ def worst_of(values: Tensor, owner: Tensor, count: int) -> Tensor:
     return start.scatter_reduce(0, index, values, "amax")
 
 
+def first_of(owner: Tensor) -> Tensor:
+    """Which windows are the first of their texts, bool [windows]; windows of a text lie side by side."""
+    return torch.cat([owner.new_ones(1).bool(), owner[1:] != owner[:-1]])
+
+
 def batches(
     examples: Sequence[Example], weights: NDArray[np.float32], rows: Sequence[Sequence[int]], size: int, rng: np.random.Generator
 ) -> Iterator[Batch]:
@@ -127,7 +132,7 @@ def prompt_loss(harm: Tensor, task: Tensor, category: Tensor, batch: Batch, how:
     # Half of the loss is on the mean of all columns, so that a column with few examples follows the others.
     loss = 0.5 * (_binary(score, labels, how.smoothing) + _binary(anywhere, labels, how.smoothing)) * batch.weight
     total = loss.mean()
-    first = torch.cat([batch.owner.new_ones(1).bool(), batch.owner[1:] != batch.owner[:-1]])
+    first = first_of(batch.owner)
     total = total + how.task_loss * (nn.functional.cross_entropy(task[first], batch.task, reduction="none") * batch.weight).mean()
     kinds = nn.functional.cross_entropy(category, batch.category[batch.owner], ignore_index=MISSING, reduction="none")
     total = total + how.category_loss * (kinds * batch.weight[batch.owner]).sum() / len(batch.task)
@@ -139,13 +144,13 @@ def prompt_loss(harm: Tensor, task: Tensor, category: Tensor, batch: Batch, how:
 
 
 def answer_loss(response: Tensor, batch: Batch, how: HeadTraining) -> Tensor:
-    """The answer heads' loss; logits per window [w, 2]: harm, refusal."""
-    worst = batch.worst(response)
-    total = worst.new_zeros(())
-    for column, labels in enumerate((batch.harm, batch.refusal)):
+    """The answer heads' loss; logits per window [w, 2]: harm of the worst window, refusal of the first, where refusals stand."""
+    harm, refusal = batch.worst(response)[:, HARM], response[first_of(batch.owner)][:, REFUSAL]
+    total = response.new_zeros(())
+    for logits, labels in ((harm, batch.harm), (refusal, batch.refusal)):
         known = labels != MISSING
         if bool(known.any()):
-            loss = _binary(worst[known, column], labels[known].float(), how.smoothing) * batch.weight[known]
+            loss = _binary(logits[known], labels[known].float(), how.smoothing) * batch.weight[known]
             total = total + loss.sum() / len(labels)
     return total
 
@@ -221,7 +226,7 @@ def merged(members: Sequence[Heads], width: int, shape: Shape) -> Heads:
 
 @torch.no_grad()
 def logits_of(heads: Heads, examples: Sequence[Example], bank: Bank) -> Logits:
-    """Logits of whole texts: harm and response of the worst window per column, task of the first, category of the worst."""
+    """Logits of whole texts: harm of the worst window per column, task and refusal of the first, category of the worst."""
     return Logits.joined([_logits(heads, examples[at : at + CHUNK], bank) for at in range(0, len(examples), CHUNK)])
 
 
@@ -235,6 +240,8 @@ def _logits(heads: Heads, examples: Sequence[Example], bank: Bank) -> Logits:
     # Windows of a text lie side by side: the first of those that reach the text's worst score.
     worst = [start + int(own[start : start + len(part)].argmax()) for start, part in zip(starts.tolist(), rows, strict=True)]
     count = len(examples)
-    found = (out.task[starts], worst_of(out.harm, owner, count), out.category[worst], worst_of(out.response, owner, count))
+    answers = worst_of(out.response, owner, count)
+    answers[:, REFUSAL] = out.response[starts, REFUSAL]
+    found = (out.task[starts], worst_of(out.harm, owner, count), out.category[worst], answers)
     task, harm, category, response = (part.double().numpy() for part in found)
     return Logits(task, harm, category, response)

@@ -6,6 +6,7 @@
 #   make test-engines  the tests of vLLM, of a served vLLM and of Ray, in an environment of their own (2.6 GB)
 #   make lint        ruff and mypy;  make format: rewrite with ruff
 #   make bench       the benches; each writes bench/results/*.json and its table in docs/
+#   make bench-engines  those of vLLM, of a served vLLM and of Ray, in their environment; beside garak too with GARAK=<a Python with it>
 #   make bench-guard the guard's alone (half an hour; the last one needs TASKGATE_DATA)
 #   make bundle      train the guard's classifier again and build its bundle (TASKGATE_DATA: the labelled data's folder)
 #   make schemas     write schemas/*.json and docs/cli.md again from the code
@@ -97,11 +98,17 @@ bench: $(STAMP)
 	$(BIN)/python -m bench.coverage
 	$(BIN)/python -m bench.generations_to_verdict
 	$(BIN)/python -m bench.gate_overhead
+	$(BIN)/python -m bench.gate_memory
 	$(BIN)/python -m bench.judge_accuracy
 	$(MAKE) bench-guard
 
+# garak pins other versions than both: it is measured where an environment with it is named.
+GARAK ?=
 bench-engines: $(ENGINES_STAMP)
+	$(ENGINES)/bin/python -m bench.gate_engines
 	$(ENGINES)/bin/python -m bench.engine_overhead
+	$(ENGINES)/bin/python -m bench.http_concurrency
+	$(if $(GARAK),$(ENGINES)/bin/python -m bench.gate_vs_garak --garak $(GARAK),@echo "bench.gate_vs_garak is left out: name a Python with garak 0.17.1, GARAK=...")
 
 bench-guard: $(STAMP)
 	$(BIN)/python -m bench.guard_quality

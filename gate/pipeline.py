@@ -179,8 +179,9 @@ def report_again(folder: Path, *, unmasked: bool = False) -> Verdict:
     with locked(folder):
         store = RunStore(folder)
         store.load()
+        cells = _stored_plan(store)  # first: a shard is told that it is one, not that its verdict is missing
         verdict = store.verdict()
-        _write_reports(store, verdict, _stored_plan(store), unmasked=unmasked)
+        _write_reports(store, verdict, cells, unmasked=unmasked)
         return verdict
 
 

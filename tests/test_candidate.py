@@ -184,7 +184,7 @@ def test_an_unscanned_file_is_never_measured(model: Path) -> None:
 @pytest.mark.parametrize("source", ["http://127.0.0.1:8000/v1", "https://models.example.org/v1"])
 def test_a_serving_url_is_not_supported_yet(source: str) -> None:
     """A server's URL given as a folder is a usage error that points to --model."""
-    with pytest.raises(UsageError, match="server.s URL stands where files are needed"):
+    with pytest.raises(UsageError, match=r"server.s URL stands where files are needed"):
         load_candidate(source)
 
 

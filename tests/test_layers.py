@@ -80,6 +80,7 @@ HEAVY = {
     "pyarrow",
     "datasets",
     "vllm",
+    "ray",
 }
 PRINTS = {"cli", "console", "suite_commands", "plan_command", "shard_commands"}
 MAX_MODULE_LINES = 450
@@ -239,8 +240,8 @@ NEEDS_PROGRAMS = {
     "tests/guard/test_routes.py",
     "tests/guard/training/test_sign.py",
 }
-"""They skip for want of a program that is not Python's (Chromium, promtool, openssl, LiteLLM's proxy), of the engines' environment
-(`make test-engines`), of a signal or of a GPU's absence; CI has them all."""
+"""They skip for want of a program that is not Python's (Chromium, promtool, openssl, LiteLLM's proxy), of the engines'
+environment (`make test-engines`), of a signal or of a GPU's absence; CI has them all."""
 
 
 def test_no_other_test_is_skipped() -> None:

@@ -278,9 +278,11 @@ def test_whole_run_is_no_shard(pair: list[Path], tmp_path: Path) -> None:
         merge(tmp_path / "merged", [pair[0], tmp_path / "whole"])
 
 
-@pytest.mark.parametrize("stage", [pipeline.decide, lambda folder: pipeline.judge(folder, make_judge("rules"))])
+@pytest.mark.parametrize(
+    "stage", [pipeline.decide, lambda folder: pipeline.judge(folder, make_judge("rules")), pipeline.report_again]
+)
 def test_nothing_is_decided_on_a_shard(stage: Callable[[Path], object], pair: list[Path]) -> None:
-    """A shard's folder is never taken for a run: the stages that give a verdict refuse it."""
+    """A shard's folder is never taken for a run: the stages that give or show a verdict refuse it, and say what it is."""
     with pytest.raises(RunStoreError, match="holds shard 1/2 of a run"):
         stage(pair[0])
     assert not (pair[0] / "verdict.json").exists()

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from guard_server.errors import DeadlineExceededError, OverloadedError
 
-INLINE_CHARACTERS: Final = 2000
+INLINE_CHARACTERS: Final = 640
 """A request of no more is prepared at once: it takes less than handing it over would be worth."""
 MAX_CHARACTERS: Final = 2_000_000
 """Of all requests that are being prepared or wait for it: about two seconds of work for one thread on European text."""

@@ -102,7 +102,7 @@ class Policy(_Record):
     """What the answer says when a text could not be screened: closed blocks it, open allows it; both say so."""
     on_unread: Decision = Decision.FLAG
     """The least decision when a decoded view was found and a limit kept it, or its end, from being screened."""
-    max_characters: int = Field(default=100_000, ge=1)
+    max_characters: int = Field(default=50_000, ge=1)
     """A longer text is refused, not cut."""
     views: tuple[str, ...] = tuple(VIEWS)
     """Decodings to look for, the most wanted first."""

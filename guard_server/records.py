@@ -22,6 +22,8 @@ class Segment:
     start: int
     end: int
     """Where it lies in its view, characters, end excluded."""
+    sentence: bool = False
+    """Whether it is one of the sentences that a long text is read by besides, not a window."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,7 +187,8 @@ def prepare(
     extra: list[tuple[Segment, Encoded]] = []
     seen = list(original)
     for view in found.found:
-        parts = _encoded_segments(view, spec, encode, tokenizer.max_tokens)
+        # A view of a long text may be short and hold one sentence of it: it is read as the text is.
+        parts = _encoded_segments(view, spec, encode, tokenizer.max_tokens, part=part or len(text) > spec.window.characters)
         seen += parts
         for segment, encoded in parts:
             if encoded.ids not in known:
@@ -233,7 +234,10 @@ def judge(
     """The decision about a text from the scores of its segments, pure. Raises `InferenceFailedError` for unusable scores."""
     _check(prepared, scores)
     segments = len(scores)
-    probabilities = task_probabilities(prepared.segments[: prepared.windows], scores[: prepared.windows])
+    whole = [
+        (segment, s) for segment, s in zip(prepared.segments[: prepared.windows], scores, strict=False) if not segment.sentence
+    ]
+    probabilities = task_probabilities(*zip(*whole, strict=True))
     asked = (task,) if task is not None else likely_tasks(probabilities)
     counted = segments + already
     cases = [(t, thresholds(policy, spec, direction, t, counted), max(s.risk(direction, t) for s in scores)) for t in asked]

@@ -20,10 +20,11 @@ def unknown_words(text: str, parts: Iterable[tuple[Segment, Encoded]], found: Se
     in the original count: the others were judged there.
     """
     spans: dict[str, list[tuple[int, int]]] = {}
+    known = frozenset(text)
     for segment, encoded in parts:
         for start, end in encoded.unknown:
             if _is_word(segment.text, start, end) and (
-                segment.view == "original" or not set(segment.text[start:end]) <= set(text)
+                segment.view == "original" or not known.issuperset(segment.text[start:end])
             ):
                 spans.setdefault(segment.view, []).append((segment.start + start, segment.start + end))
     if "original" in spans:

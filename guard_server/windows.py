@@ -11,6 +11,7 @@ read a second time by its sentences and lines, where `Window.sentence` says so. 
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from guard_server.bundle_spec import Window
@@ -18,7 +19,7 @@ from guard_server.records import Encoded, Segment
 
 _BREAK: Final = re.compile(r"(?<=[.!?;])\s+|(?<=[。！？；])|[\n\r\u2028\u2029]+")
 """Where a sentence or line ends. Each alternative is linear in the text."""
-SHORTEST: Final = 24
+SHORTEST: Final = 48
 """Characters: a shorter sentence or line is read together with the next one."""
 
 
@@ -29,7 +30,8 @@ def windows(text: str, window: Window, view: str = "original", *, part: bool = F
     """
     if not text.strip():
         return [Segment("", view, 0, len(text))]
-    whole = _cut(text, window, view)
+    # Blank windows are not scored: that would cost time, and counting them would lift the thresholds.
+    whole = [segment for segment in _cut(text, window, view) if segment.text.strip()]
     if not window.sentence or (len(whole) == 1 and not part):
         return whole
     # In reading order, so that any run of segments is what a text so long has.
@@ -51,9 +53,9 @@ def _sentences(text: str, most: int, view: str) -> Iterator[Segment]:
     for end in (*(found.end() for found in _BREAK.finditer(text)), len(text)):
         if end - start < SHORTEST and end < len(text):
             continue
-        if text[start:end].strip():
-            for part in _cut(text[start:end], Window(characters=most, overlap=most // 2), view):
-                yield Segment(part.text, view, start + part.start, start + part.end)
+        for part in _cut(text[start:end], Window(characters=most, overlap=most // 2), view):
+            if part.text.strip():
+                yield Segment(part.text, view, start + part.start, start + part.end, sentence=True)
         start = end
 
 
@@ -69,9 +71,11 @@ def fit(segment: Segment, overlap: int, encode: Callable[[str], Encoded], max_to
     if len(encoded) <= max_tokens or length < 2:
         yield segment, encoded
         return
-    # A tenth less than the share that fits, because tokens are not spread evenly; always less than before, so this ends.
-    characters = max(1, min(length - 1, length * max_tokens * 9 // (len(encoded) * 10)))
+    # A tenth less than the share that fits beside what is there whatever the text (an answer's prompt), because tokens are not
+    # spread evenly; always less than before, so this ends.
+    fixed = min(len(encode("")), max_tokens - 1)
+    characters = max(1, min(length - 1, length * (max_tokens - fixed) * 9 // ((len(encoded) - fixed) * 10)))
     smaller = Window(characters=characters, overlap=min(overlap, characters * 3 // 4))
     for part in windows(segment.text, smaller, segment.view):
-        moved = Segment(part.text, part.view, segment.start + part.start, segment.start + part.end)
+        moved = replace(part, start=segment.start + part.start, end=segment.start + part.end, sentence=segment.sentence)
         yield from fit(moved, overlap, encode, max_tokens)

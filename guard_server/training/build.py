@@ -50,7 +50,7 @@ LONGEST_SAMPLED: Final = 1_500
 """Characters of a text that is sampled to compare files: longer ones cost much and tell little more."""
 SHIFT_TEXTS: Final = 40
 """Harmless texts per set on which the file's shift is measured."""
-UNSEEN_LISTS, UNSEEN_SEGMENTS = 3, (2, 8, 32, 64)
+UNSEEN_LISTS, UNSEEN_WINDOWS, UNSEEN_SEGMENTS = 3, 64, (2, 8, 32, 64, 256)
 """Long texts per never-trained set, and the lengths at which they are looked at."""
 CARDS_ROOM: Final = 1_000_000
 """Bytes kept for what is written after the model."""
@@ -187,6 +187,7 @@ def _fill(folder: Path, scratch: Path, given: _Input, draft: BundleSpec, largest
         calibration,
         _documents(given, scorer),
         _shipped(given, scorer, Scorer(full, draft, workers=given.workers)),
+        longest=draft.window.characters,
     )
     spec = draft.model_copy(update={"calibration": calibration, "thresholds": thresholds})
     spec = BundleSpec.model_validate(spec.model_copy(update={"self_tests": self_tests(scorer, spec)}).model_dump())
@@ -274,13 +275,7 @@ def _shipped(given: _Input, file: Scorer, full: Scorer) -> Shipped:
 def _documents(given: _Input, scorer: Scorer) -> dict[Direction, dict[str, Sequence[Logits]]]:
     """Logits of harmless long documents' windows by the file that ships."""
     made = {
-        Direction.PROMPT: prompt_documents(
-            _harmless_prompts(given.out_of_fold.texts),
-            scorer.spec.window,
-            given.seed,
-            per_kind=given.per_kind,
-            windows=given.longest,
-        ),
+        Direction.PROMPT: prompt_documents(scorer.spec.window, given.seed, per_kind=given.per_kind, windows=given.longest),
         Direction.RESPONSE: answer_documents(
             scorer.spec.window, given.seed, per_kind=max(1, given.per_kind // 2), windows=given.longest
         ),
@@ -300,7 +295,7 @@ def _harmless_prompts(texts: Iterable[Text]) -> dict[str, list[str]]:
 def _long_unseen(given: _Input, scorer: Scorer, spec: BundleSpec) -> Iterator[LongRate]:
     """How many long texts of never-trained harmless prompts reach the thresholds, the task taken to be text generation."""
     prompts = _harmless_prompts(texts_of(given.sources.unseen))
-    texts = list_documents(prompts, spec.window, given.seed, count=UNSEEN_LISTS * len(prompts), windows=UNSEEN_SEGMENTS[-1])
+    texts = list_documents(prompts, spec.window, given.seed, count=UNSEEN_LISTS * len(prompts), windows=UNSEEN_WINDOWS)
     task = Task.TEXT_GENERATION
     scale = scale_of(spec.calibration, Direction.PROMPT, task)
     read = [probabilities(found.risk(Direction.PROMPT, task), scale) for found in scorer.documents(texts)]

@@ -19,12 +19,12 @@ LIMITS: Final = (
     "Figures on left-out sets come from models of the same recipe, one per fold, each trained without the fold's sets; the file "
     "that ships was trained on all of them, so there is no left-out figure of its own weights on these sets.",
     "Figures on never-trained sets are of the file that ships, at its own thresholds.",
-    "Thresholds for one segment are quantiles of left-out harmless texts (a text of several windows counts with its worst), "
+    "Thresholds for one segment are quantiles of left-out harmless texts of one window, "
     "raised where the quantised file scores harmless texts higher than the full-precision one. Sets weigh the same from 100 "
     "texts on; our own material weighs at most half.",
-    "Thresholds for more segments are set on long documents scored by the file that ships. These are our own filler and joined "
-    "prompts of training sets: text of a kind it was trained on, so on other long documents more may be flagged than the target "
-    "says.",
+    "Thresholds for more segments are set on long documents scored by the file that ships. These are our own filler, text of a "
+    "kind it was trained on, so on other long documents more may be flagged than the target says; many requests joined to one "
+    "text are flagged about as often as the most suspicious of them.",
     "Probabilities assume equally many harmful and harmless texts. Real traffic holds fewer harmful ones: read them as scores.",
     "Own material was written by few hands: figures on it say little about text written by others.",
     "An attacker who can try often can find texts that pass. This is one layer among several.",

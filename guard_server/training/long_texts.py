@@ -1,7 +1,9 @@
-"""Harmless long documents on which the thresholds for many segments are set. In: a seed, harmless prompts. Out: texts by kind.
+"""Harmless long documents on which the thresholds for many segments are set. In: a seed and a window. Out: texts by kind.
 
-Two sorts: filler of our own material (prose, code, logs, chats ...), and harmless prompts of one set one after the other, like a
-list of requests. The shipped model was trained on text of both sorts, which the evaluation card says.
+Filler of our own material (prose, code, logs, chats ...); the shipped model was trained on passages of the same sort, which the
+evaluation card says. Lists of many separate requests are made here too, and set no threshold: each request of a list may be
+flagged at the rate of one, so a list of them is flagged more often than one text. Thresholds that kept lists to the rate of one
+text would hide a short attack in every other long text. The card says how often lists are flagged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +16,6 @@ from guard_server.training.material.documents import FILLER_KINDS, KINDS, REQUES
 PER_KIND: Final = 6
 WINDOWS: Final = 128
 """Of a document; with its sentences and lines it has four to eight times as many segments."""
-LISTS: Final = "prompts"
-"""The kind of document that is made of harmless prompts."""
 Document = tuple[str, str | None]
 """Text and context."""
 
@@ -25,17 +25,12 @@ def characters_for(window: Window, windows: int) -> int:
     return window.characters + (windows - 1) * (window.characters - window.overlap)
 
 
-def prompt_documents(
-    prompts: Mapping[str, Sequence[str]], window: Window, seed: int, *, per_kind: int = PER_KIND, windows: int = WINDOWS
-) -> dict[str, list[Document]]:
-    """Documents of `windows` windows by kind; `prompts`: harmless prompts by set, each list document made of one set's."""
+def prompt_documents(window: Window, seed: int, *, per_kind: int = PER_KIND, windows: int = WINDOWS) -> dict[str, list[Document]]:
+    """Documents of `windows` windows by kind."""
     length = characters_for(window, windows)
-    found: dict[str, list[Document]] = {
+    return {
         kind: [(filler(kind, length, Random(f"{seed}:{kind}:{at}")), None) for at in range(per_kind)] for kind in sorted(KINDS)
     }
-    if prompts:
-        found[LISTS] = list_documents(prompts, window, seed, count=per_kind, windows=windows)
-    return found
 
 
 def list_documents(
@@ -43,7 +38,7 @@ def list_documents(
 ) -> list[Document]:
     """Prompts one after the other, each document of one set, the sets in turn."""
     names, length = sorted(prompts), characters_for(window, windows)
-    return [(_list(prompts[names[at % len(names)]], length, Random(f"{seed}:{LISTS}:{at}")), None) for at in range(count)]
+    return [(_list(prompts[names[at % len(names)]], length, Random(f"{seed}:prompts:{at}")), None) for at in range(count)]
 
 
 def answer_documents(

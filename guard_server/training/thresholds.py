@@ -15,7 +15,7 @@ from guard_server.bundle_spec import Calibration, Scale, Threshold
 from guard_server.labels import TASKS, Direction, Task
 from guard_server.training.calibrate import probabilities, ranks
 from guard_server.training.scored import Logits, Scored
-from guard_server.training.weights import FULL_SET, Flags, Floats, set_weights
+from guard_server.training.weights import FULL_SET, Flags, Floats, effective, set_weights
 
 TARGETS: Final = (0.01, 0.02, 0.05)
 SEGMENTS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -23,6 +23,8 @@ LEAST_BENIGN: Final = 200
 """Harmless texts that a task needs for thresholds of its own; with fewer, all tasks' texts set them, read at its column."""
 LEAST_SETS: Final = 3
 """Sets that these texts must come from: one set's style is not a task."""
+LEAST_EFFECTIVE: Final = 1 / min(TARGETS)
+"""Texts that they must count as (Kish's effective number): else one text weighs more than the least target allows to pass it."""
 _NEVER: Final = math.inf
 
 
@@ -120,16 +122,20 @@ def set_thresholds(
     calibration: Calibration,
     documents: Mapping[Direction, Mapping[str, Sequence[Logits]]],
     shipped: Shipped | None = None,
+    *,
+    longest: int | None = None,
 ) -> tuple[tuple[Threshold, ...], tuple[Basis, ...]]:
     """Thresholds for both directions, all tasks and `TARGETS`, and what they stand on.
 
     `documents`: by direction and kind, the logits of harmless documents' windows in reading order, by the file that ships.
-    `shipped` adds how far the file's precision moves the quantile. Raises `ValueError` where a direction has no harmless text.
+    `shipped` adds how far the file's precision moves the quantile. `longest`: characters of one window; the thresholds of one
+    segment are set on texts up to it, as longer ones are the worst of several. Raises `ValueError` where a direction has no
+    harmless text.
     """
     thresholds: list[Threshold] = []
     bases: list[Basis] = []
     for direction in Direction:
-        harmless = out_of_fold.where(_harmless(out_of_fold, direction))
+        harmless = out_of_fold.where(_harmless(out_of_fold, direction, longest))
         for task in TASKS:
             about = out_of_fold.about_harm(direction, task)
             known = about.harmful().any() and not about.harmful().all()
@@ -175,6 +181,7 @@ def _basis(harmless: Scored, direction: Direction, task: Task, *, ranked: bool =
     """The harmless texts that set a task's thresholds, and whether they are all tasks'; `ranked`: `calibrate.ranks`."""
     own = harmless.about_harm(direction, task)
     enough = ranked and len(own.texts) >= LEAST_BENIGN and len(set(own.datasets())) >= LEAST_SETS
+    enough = enough and effective(set_weights(own.datasets())) >= LEAST_EFFECTIVE
     return (own, False) if enough else (harmless, True)
 
 
@@ -197,5 +204,11 @@ def _risks(documents: Sequence[Logits], calibration: Calibration, direction: Dir
     return [probabilities(document.risk(direction, task), scale) for document in documents]
 
 
-def _harmless(scored: Scored, direction: Direction) -> Flags:
-    return np.array([text.direction is direction and text.harmful is False for text in scored.texts], dtype=np.bool_)
+def _harmless(scored: Scored, direction: Direction, longest: int | None = None) -> Flags:
+    return np.array(
+        [
+            text.direction is direction and text.harmful is False and (longest is None or len(text.text) <= longest)
+            for text in scored.texts
+        ],
+        dtype=np.bool_,
+    )

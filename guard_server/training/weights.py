@@ -45,3 +45,8 @@ def class_weights(datasets: Sequence[str], positive: Flags, prior: float) -> Flo
         part = set_weights([name for name, inside in zip(datasets, side, strict=True) if inside])
         weights[side] = part / part.sum() * share
     return weights
+
+
+def effective(weights: Floats) -> float:
+    """How many texts of equal weight say as much (Kish 1965): (sum of w)^2 / sum of w^2; 0 for none."""
+    return float(weights.sum() ** 2 / (weights**2).sum()) if len(weights) else 0.0

@@ -10,12 +10,16 @@ from guard_server.labels import CATEGORIES, TASKS, Category, Direction, Task
 from guard_server.records import Encoded, Scores, Timing
 
 HARM = {"bomb": 0.95, "knife": 0.6, "rope": 0.45}
+DILUTED, ALONE = {"wire": 0.95}, 60
+"""Words that count in texts of at most so many characters: among more they are lost."""
 TASK_WORDS = {"translate": Task.TRANSLATION, "summarize": Task.SUMMARIZATION, "python": Task.CODE_GENERATION}
 SEPARATOR = 0x10FFFF
 """Stands between context and text."""
 
 
-def spec(*, characters: int = 60, overlap: int = 20, max_tokens: int = 200, context_characters: int = 40) -> BundleSpec:
+def spec(
+    *, characters: int = 60, overlap: int = 20, sentence: int = 0, max_tokens: int = 200, context_characters: int = 40
+) -> BundleSpec:
     """A bundle's numbers; thresholds .5 and .9 for one segment, .55 and .92 for more than four; code is stricter."""
     scale = Scale(temperature=1)
     found = tuple(
@@ -33,7 +37,7 @@ def spec(*, characters: int = 60, overlap: int = 20, max_tokens: int = 200, cont
         encoder="words",
         precision="fp32",
         max_tokens=max_tokens,
-        window=Window(characters=characters, overlap=overlap),
+        window=Window(characters=characters, overlap=overlap, sentence=sentence),
         context_characters=context_characters,
         tasks=TASKS,
         categories=CATEGORIES,
@@ -84,7 +88,8 @@ class Words:
         text = "".join(map(chr, ids if cut is None else ids[cut + 1 :]))
         self.asked.append((text, None if cut is None else "".join(map(chr, ids[:cut]))))
         low = text.lower()
-        harm = math.nan if self.broken else max([0.01, *(p for word, p in HARM.items() if word in low)])
+        words = HARM | (DILUTED if len(text) <= ALONE else {})
+        harm = math.nan if self.broken else max([0.01, *(p for word, p in words.items() if word in low)])
         named = next((task for word, task in TASK_WORDS.items() if word in low), None)
         tasks = {t: 1 / 6 if named is None else (0.9 if t is named else 0.02) for t in TASKS}
         if "either" in low:

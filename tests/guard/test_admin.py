@@ -168,7 +168,7 @@ def test_policies_are_read_again_with_the_bundle(root: Path, tmp_path: Path) -> 
         path.write_text("policies: none")
         assert _ask(app, "reload").status_code == 422
         assert app.get("/v1/models", headers=GATEWAY).json()["policies_digest"] == digest
-        path.write_text(shipped_policies().read_text().replace("max_characters: 100000", "max_characters: 50000"))
+        path.write_text(shipped_policies().read_text().replace("max_characters: 50000", "max_characters: 25000"))
         assert _ask(app, "reload").status_code == 200
         assert app.get("/v1/models", headers=GATEWAY).json()["policies_digest"] != digest
 

@@ -31,7 +31,7 @@ from guard_server.screening import (
     screen,
     task_probabilities,
 )
-from tests.guard.steered import Letters, Steered, Words, spec
+from tests.guard.steered import ALONE, Letters, Steered, Words, spec
 from tests.guard.test_views import HIDDEN
 
 SHIPPED: Policies = load_policies(Path(__file__).resolve().parents[2] / "policies" / "guard.yaml")
@@ -116,6 +116,62 @@ def test_every_character_is_asked_about(text: str, context: str | None) -> None:
         assert own[-1].end == len(text)
         assert all(b.start <= a.end for a, b in pairwise(own))
     assert len(active.engine.asked) == len(prepared.segments)
+
+
+def by_sentences() -> Steered:
+    """A bundle whose windows drown the word `wire`, and which reads long texts by their sentences."""
+    return Steered(spec=spec(characters=180, overlap=40, sentence=ALONE))
+
+
+QUIET = "The garden was quiet and the old gate was shut for good. "
+HIDDEN_WIRE = "Tell me how to wire it up, in six very short steps. "
+
+
+@pytest.mark.parametrize("before", [0, 3, 40])
+def test_a_sentence_that_a_window_drowns_is_found_in_a_long_text(before: int) -> None:
+    """What counts alone and is lost in a window is found, and said where; without sentences it is not."""
+    text = QUIET * before + HIDDEN_WIRE + QUIET * 4
+    found = run(text, by_sentences())
+    assert found.decision is Decision.BLOCK
+    assert "wire" in text[found.worst.start : found.worst.end]
+    assert len(found.worst.text) <= ALONE
+    assert run(text, Steered(spec=spec(characters=180, overlap=40))).decision is Decision.ALLOW
+
+
+def test_a_part_of_a_text_is_read_as_the_whole_is() -> None:
+    """A window of a stream is read by its sentences, and so is a short view of a long text."""
+    active = by_sentences()
+    window = (QUIET + HIDDEN_WIRE + QUIET)[:180]
+    whole, part = (prepare(window, None, DEFAULT, active.spec, active.tokenizer, part=p) for p in (False, True))
+    assert (len(whole.segments), len(part.segments)) == (1, 4)
+    encoded = base64.b64encode((QUIET + HIDDEN_WIRE + QUIET).encode()).decode()
+    long = run(f"{QUIET * 4}\n{encoded}\n{QUIET * 4}", active)
+    assert (long.decision, long.worst.view) == (Decision.BLOCK, "base64")
+
+
+def test_sentences_do_not_say_the_task() -> None:
+    """The task of a long text is that of its windows: sentences, which overlap them, would count twice."""
+    active = by_sentences()
+    text = "translate " * 17 + QUIET * 12
+    long, plain = (run(text, a, task=None) for a in (active, Steered(spec=spec(characters=180, overlap=40))))
+    assert long.segments > plain.segments
+    assert long.task_probabilities == plain.task_probabilities
+
+
+def test_blank_stretches_cost_nothing() -> None:
+    """Empty lines around a text add no segments, which would lift its thresholds."""
+    active = by_sentences()
+    assert run("a bomb" + "\n" * 30_000, active).segments <= 3
+    assert run(" " * 30_000 + "a bomb", active).decision is Decision.BLOCK
+
+
+def test_a_dense_answer_with_a_prompt_is_cut_no_finer_than_it_needs() -> None:
+    """Tokens that the prompt takes are not taken for the answer's: few segments more than without a prompt."""
+    active = Steered(spec=spec(characters=400, overlap=40, max_tokens=200, context_characters=100))
+    alone, beside = (
+        len(prepare("x" * 4000, context, DEFAULT, active.spec, active.tokenizer).segments) for context in (None, "y" * 90)
+    )
+    assert beside <= 3 * alone
 
 
 def test_a_lone_surrogate_is_no_error() -> None:

@@ -21,24 +21,24 @@ def per_character(text: str) -> Encoded:
 
 @given(TEXTS, SIZES)
 def test_every_short_span_lies_whole_in_a_window(text: str, size: tuple[int, int]) -> None:
-    """Every span of up to the overlap's length lies in at least one window."""
+    """Every span of up to the overlap's length that is not blank lies in at least one window."""
     window = Window(characters=size[0], overlap=size[1])
     found = windows(text, window)
     for start in range(len(text) - window.overlap + 1):
         end = min(start + window.overlap, len(text))
-        assert any(s.start <= start and end <= s.end for s in found)
+        assert not text[start:end].strip() or any(s.start <= start and end <= s.end for s in found)
 
 
 @given(TEXTS, SIZES)
 def test_windows_cover_the_text_and_end_with_it(text: str, size: tuple[int, int]) -> None:
-    """Windows leave no gap, none is empty or over its length, and the last one is flush with the end."""
+    """Windows leave no gap but blank ones, none is blank or over its length, and they are where they say."""
     found = windows(text, Window(characters=size[0], overlap=size[1]), "rot13")
-    assert found[0].start == 0
-    assert found[-1].end == len(text)
-    assert all(a.start < b.start <= a.end < b.end for a, b in pairwise(found))
+    assert all(a.start < b.start and a.end < b.end for a, b in pairwise(found))
+    covered = {at for s in found for at in range(s.start, s.end)}
+    assert all(character.isspace() or at in covered for at, character in enumerate(text))
     assert {s.view for s in found} == {"rot13"}
     if text.strip():
-        assert all(s.text and s.text == text[s.start : s.end] and len(s.text) <= size[0] for s in found)
+        assert all(s.text.strip() and s.text == text[s.start : s.end] and len(s.text) <= size[0] for s in found)
 
 
 def test_a_blank_text_is_one_segment() -> None:
@@ -68,27 +68,27 @@ def test_sentences_come_beside_the_same_windows(text: str, most: int) -> None:
         assert all(text[at].isspace() or at in covered for at in range(len(text)))
 
 
-@given(st.text(alphabet="abc,", min_size=40, max_size=100), st.integers(0, 20), st.sampled_from(["\n", ". ", "! ", "\n\n"]))
+@given(st.text(alphabet="abc,", min_size=48, max_size=100), st.integers(0, 20), st.sampled_from(["\n", ". ", "! ", "\n\n"]))
 def test_a_sentence_in_a_long_text_is_read_alone(sentence: str, before: int, mark: str) -> None:
     """A sentence or line among others is a segment of its own, without a word of its neighbours."""
-    other = "the garden was quiet and the gate was shut" + mark
+    other = "the garden was quiet and the old gate was shut for good" + mark
     text = other * before + sentence + mark + other * 20
     assert sentence in {s.text.strip().rstrip(".!") for s in windows(text, Window(characters=480, overlap=160, sentence=160))}
 
 
 def test_a_text_of_one_window_is_read_once_unless_it_is_a_part() -> None:
     """Sentences are read in texts of several windows alone, or where the text is said to be a part of one."""
-    window = Window(characters=100, overlap=20, sentence=50)
-    text = "The first sentence is here now. The second sentence is here too."
+    window = Window(characters=100, overlap=20, sentence=60)
+    text = "The first sentence stands here now, and is long enough. The second one stands here."
     assert [s.text for s in windows(text, window)] == [text]
     parts = [s.text for s in windows(text, window, part=True)]
-    assert parts == [text, "The first sentence is here now. ", "The second sentence is here too."]
+    assert parts == [text, "The first sentence stands here now, and is long enough. ", "The second one stands here."]
 
 
-def test_breaks_are_found_in_linear_time() -> None:
-    """Runs of spaces, line ends and full stops give few segments and no long search: 100,000 characters of each."""
+def test_runs_of_breaks_give_few_segments() -> None:
+    """100,000 spaces or line ends add nothing to a text; as many full stops no more than their length asks for."""
     window = Window(characters=480, overlap=160, sentence=160)
-    assert [len(windows("x" + run, window)) for run in (" " * 100_000, "\n" * 100_000, ". " * 50_000)] == [1563, 1563, 4480]
+    assert [len(windows("x" + run, window)) for run in (" " * 100_000, "\n" * 100_000, ". " * 50_000)] == [1, 1, 2397]
 
 
 @given(st.text(min_size=1, max_size=200), st.integers(9, 60), st.integers(0, 40))

@@ -1,7 +1,7 @@
 """Harmless long documents: of the length that was asked for, the same for the same seed."""
 
 from guard_server.bundle_spec import Window
-from guard_server.training.long_texts import LISTS, answer_documents, characters_for, list_documents, prompt_documents
+from guard_server.training.long_texts import answer_documents, characters_for, list_documents, prompt_documents
 from guard_server.training.material.documents import KINDS
 from guard_server.windows import windows
 
@@ -10,9 +10,9 @@ PROMPTS = {"a": ["Name a tree.", "Name a river."], "b": ["Sort these words: pear
 
 
 def test_documents_have_exactly_the_windows_asked_for() -> None:
-    """Every document of every kind, lists of prompts among them, has 20 windows."""
-    made = prompt_documents(PROMPTS, WINDOW, 0, per_kind=2, windows=20)
-    assert made.keys() == {*KINDS, LISTS}
+    """Every document of every kind has 20 windows."""
+    made = prompt_documents(WINDOW, 0, per_kind=2, windows=20)
+    assert made.keys() == {*KINDS}
     assert {len(windows(text, WINDOW)) for texts in made.values() for text, _ in texts} == {20}
     assert {
         len(windows(text, WINDOW)) for texts in answer_documents(WINDOW, 0, per_kind=1, windows=5).values() for text, _ in texts
@@ -21,9 +21,9 @@ def test_documents_have_exactly_the_windows_asked_for() -> None:
 
 def test_the_seed_decides() -> None:
     """One seed gives one set of documents, another seed another; documents of one kind differ."""
-    first, again, other = (prompt_documents(PROMPTS, WINDOW, seed, per_kind=2, windows=10) for seed in (0, 0, 1))
+    first, again, other = (prompt_documents(WINDOW, seed, per_kind=2, windows=10) for seed in (0, 0, 1))
     assert first == again != other
-    assert all(texts[0] != texts[1] for kind, texts in first.items() if kind != LISTS)
+    assert all(texts[0] != texts[1] for texts in first.values())
 
 
 def test_a_list_holds_one_set_alone() -> None:

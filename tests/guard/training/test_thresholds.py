@@ -1,10 +1,13 @@
 """Thresholds: on fresh harmless texts and documents the promised rate holds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from guard_server.bundle_spec import Calibration, Scale
 from guard_server.labels import TASKS, Direction, Task
+from guard_server.training.scored import Scored
 from guard_server.training.thresholds import (
     SEGMENTS,
     TARGETS,
@@ -132,3 +135,35 @@ def test_a_set_left_out_says_when_it_is_unlike_the_others() -> None:
     assert all(0.02 < rate.rate < 0.09 for rate in rates)
     shown = {rate.dataset: rate.rate for rate in left_out_rates(unlike, IDENTITY) if rate.target == 0.05}
     assert shown["set3"] > 0.3
+
+
+def test_a_task_whose_weight_lies_on_few_texts_uses_all_tasks() -> None:
+    """A thousand texts of our own beside two foreign ones, which weigh as much as all of them, set no thresholds."""
+    random = np.random.default_rng(9)
+    own, foreign = (
+        Scored(tuple(replace(text, dataset=f"{kind}{at % 2}") for at, text in enumerate(part.texts)), part.logits)
+        for kind, part in (
+            ("own_", scored(random.normal(-3, 1, 1000), np.zeros(1000, dtype=np.bool_), task=Task.TRANSLATION)),
+            ("foreign", scored(np.array([4.0, 4.0]), np.zeros(2, dtype=np.bool_), task=Task.TRANSLATION)),
+        )
+    )
+    answers = scored(random.normal(-3, 1, 300), np.zeros(300, dtype=np.bool_), direction=Direction.RESPONSE)
+    code = scored(random.normal(-3, 1, 1000), np.zeros(1000, dtype=np.bool_), task=Task.CODE_GENERATION)
+    _, bases = set_thresholds(joined(own, foreign, answers, code), IDENTITY, {})
+    pooled = {b.task: b.pooled for b in bases if b.direction is Direction.PROMPT}
+    assert pooled[Task.TRANSLATION]
+    assert not pooled[Task.CODE_GENERATION]
+
+
+def test_long_texts_do_not_set_the_threshold_of_one_segment() -> None:
+    """Texts of several windows, which score as their worst, change nothing where they are told from the others."""
+    random = np.random.default_rng(10)
+    short = scored(random.normal(-3, 1, 900), np.zeros(900, dtype=np.bool_))
+    high = scored(random.normal(2, 1, 300), np.zeros(300, dtype=np.bool_))
+    long = Scored(tuple(replace(text, id=f"long {text.id}", text=text.text * 100) for text in high.texts), high.logits)
+    answers = scored(random.normal(-3, 1, 300), np.zeros(300, dtype=np.bool_), direction=Direction.RESPONSE)
+    alone, _ = set_thresholds(joined(short, answers), IDENTITY, {})
+    beside, _ = set_thresholds(joined(short, long, answers), IDENTITY, {}, longest=480)
+    mixed, _ = set_thresholds(joined(short, long, answers), IDENTITY, {})
+    assert beside == alone
+    assert mixed[0].at[0] > alone[0].at[0]

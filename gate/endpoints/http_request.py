@@ -8,6 +8,7 @@ answer suits would bend the rates.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ _GONE: Final = (429, 502, 503, 504)
 """Statuses that say: not now. With one of them the model was not asked; a resumed run asks again."""
 _UNSUPPORTED: Final = (400, 413, 422)
 _LOCKED: Final = (401, 402)
+_NO_MODEL: Final = re.compile(r"model_not_found|no such model|\bmodel\b.{0,400}?(does not exist|not found)", re.I | re.S)
+"""How servers say with status 404 that they serve no such model: one that is listed was unloaded, and may come back."""
 _MOST_BYTES: Final = 16 * 1024 * 1024
 _REASON: Final = 300
 _CONNECT_SECONDS: Final = 10.0
@@ -168,7 +171,7 @@ def _refused(answer: httpx.Response, said: str, longest_pause: float) -> Failed:
     """What a status other than 200 means."""
     status = answer.status_code
     kind: Kind = "error"
-    if status in _GONE:
+    if status in _GONE or (status == 404 and _NO_MODEL.search(said[: 4 * _REASON])):
         kind = "unreachable"
     elif status == 408:
         kind = "timeout"

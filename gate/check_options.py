@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Protocol
 
 import typer
 
@@ -87,9 +88,9 @@ class Sides:
 
     def __post_init__(self) -> None:
         """Refuse what could not be meant, before anything is read; a URL with credentials first, since the others are shown."""
-        served = _is_url(self.candidate)
+        served = is_url(self.candidate)
         for source in (self.candidate, self.baseline):
-            if source is not None and _is_url(source):
+            if source is not None and is_url(source):
                 _refuse_bad_url(source)
         if served and not self.model:
             raise UsageError(
@@ -106,7 +107,7 @@ class Sides:
             )
         if served and self.base is not None:
             raise UsageError("--base belongs to an adapter folder", found=f"--candidate {self.candidate}", mend="leave it out")
-        if self.baseline is not None and _is_url(self.baseline) != served:
+        if self.baseline is not None and is_url(self.baseline) != served:
             raise UsageError(
                 "candidate and baseline are not run alike: their answers would differ by the engine too",
                 expected="two URLs, or two that are no URLs",
@@ -148,7 +149,7 @@ def load_side(
     template_mismatch: Literal["refuse", "warn"] = "refuse",
 ) -> Candidate:
     """One candidate's record: of a served model where the source is a URL, else of a folder, which is scanned."""
-    if _is_url(source):
+    if is_url(source):
         from gate.served import load_served
 
         return load_served(source, model)
@@ -169,16 +170,38 @@ def shard_of(text: str | None) -> Shard | None:
     return parse_shard(text, os.environ) if text is not None else None
 
 
-def opener(engine: EngineName, options: EngineOptions, sides: Sequence[Candidate] = ()) -> Callable[[Candidate], Endpoint]:
+class Sharing(Protocol):
+    """Opens several candidates at one loaded engine; `SharedVllm` is one."""
+
+    def __call__(self, candidate: Candidate, /) -> Endpoint:
+        """An endpoint for one of them."""
+        ...
+
+    def close(self) -> None:
+        """Free the engine."""
+        ...
+
+
+def _shared_vllm(sides: Sequence[Candidate], options: EngineOptions) -> Sharing:
+    from gate.endpoints.vllm_local import SharedVllm
+
+    return SharedVllm(sides, options)
+
+
+@contextmanager
+def opener(
+    engine: EngineName,
+    options: EngineOptions,
+    sides: Sequence[Candidate] = (),
+    *,
+    share: Callable[[Sequence[Candidate], EngineOptions], Sharing] = _shared_vllm,
+) -> Iterator[Callable[[Candidate], Endpoint]]:
     """A function that opens a candidate on the engine; files that were changed since they were scanned are refused.
 
-    `sides`: all that will be opened, where they may share a loaded engine; vLLM's serves a base and the adapters on it.
+    `sides`: all that will be opened, where they may share a loaded engine; vLLM's serves a base and the adapters on it. What they
+    share is freed at the end.
     """
-    shared: Callable[[Candidate], Endpoint] | None = None
-    if engine == "vllm_local" and len(sides) > 1:
-        from gate.endpoints.vllm_local import SharedVllm
-
-        shared = SharedVllm(sides, options)
+    shared = share(sides, options) if engine == "vllm_local" and len(sides) > 1 else None
 
     def open_endpoint(found: Candidate) -> Endpoint:
         from gate.candidate import check_unchanged
@@ -187,10 +210,18 @@ def opener(engine: EngineName, options: EngineOptions, sides: Sequence[Candidate
         if found.kind == "endpoint":
             return ENDPOINTS[SERVED](found, options)
         endpoint = shared(found) if shared else ENDPOINTS[DEFAULT if engine == "auto" else engine](found, options)
-        check_unchanged(found)
+        try:
+            check_unchanged(found)
+        except BaseException:
+            endpoint.close()
+            raise
         return endpoint
 
-    return open_endpoint
+    try:
+        yield open_endpoint
+    finally:
+        if shared is not None:
+            shared.close()
 
 
 def allowance(max_generations: int | None, max_minutes: float | None, max_tokens: int | None) -> Allowance:
@@ -209,5 +240,6 @@ def _refuse_bad_url(source: str) -> None:
     parse_address(source)
 
 
-def _is_url(source: str) -> bool:
+def is_url(source: str) -> bool:
+    """Whether a candidate is given as a server's URL."""
     return source.strip().lower().startswith(("http://", "https://"))

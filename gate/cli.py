@@ -100,16 +100,16 @@ def check(
         workers=workers,
         gpus_per_worker=gpus_per_worker,
         worker_engine=worker_engine,
-        model=model,
     )
     part = given.shard_of(shard)
     inputs = given.load_inputs(policy, sides)
-    opener = given.opener(engine, options, [side for side in (inputs.candidate, inputs.baseline) if side])
+    opening = given.opener(engine, options, [side for side in (inputs.candidate, inputs.baseline) if side])
     mode = LogMode.QUIET if quiet else log
     if part is not None:
-        raise typer.Exit(shard_commands.run(inputs, out, opener, part, batch_size, mode, allowance))
+        with opening as opener:
+            raise typer.Exit(shard_commands.run(inputs, out, opener, part, batch_size, mode, allowance))
     folder = out if out is not None else pipeline.default_folder(inputs)
-    with console.observer(mode, inputs.policy, sys.stderr) as observe:
+    with opening as opener, console.observer(mode, inputs.policy, sys.stderr) as observe:
         verdict = pipeline.check(inputs, folder, opener, batch_size=batch_size, observe=observe, allowance=allowance)
     if mode is LogMode.JSON:
         event = {"event": "done", "decision": verdict.decision, "reason": verdict.reason, "run": str(folder)}

@@ -70,7 +70,7 @@ def plan(
     measured: Measured | None = None
     lengths: dict[str, float] = {}
     if calibrate:
-        options = EngineOptions(device, dtype, batch_size, in_flight, memory_share, workers, gpus_per_worker, model)
+        options = EngineOptions(device, dtype, batch_size, in_flight, memory_share, workers, gpus_per_worker)
         measured, lengths = _measure(subject, sides, options, calibrate)
     assumptions: Sequence[Assumption] = default_assumptions()
     if assume_rate:
@@ -109,8 +109,8 @@ def _measure(
             mend="give one, or --calibrate 0 for a plan without tokens and time",
         )
     found = given.load_side(sides.candidate, sides.base, sides.model, template_mismatch=subject.policy.template_mismatch)
-    opener = given.opener(sides.engine, options)
-    return measure(lambda: opener(found), subject.cells, count, batch_size=options.batch_size)
+    with given.opener(sides.engine, options) as opener:
+        return measure(lambda: opener(found), subject.cells, count, batch_size=options.batch_size)
 
 
 def render_plan(plan: Plan, form: PlanFormat) -> str:

@@ -200,6 +200,14 @@ class NoResponse(Record):
     reason: str
 
 
+def encodable(answer: Response | NoResponse) -> Response | NoResponse:
+    """The answer as JSON can hold it: lone surrogates, which some engines make, become question marks."""
+    if isinstance(answer, NoResponse):
+        return answer
+    text = answer.text.encode("utf-8", "replace").decode("utf-8")
+    return answer if text == answer.text else answer.model_copy(update={"text": text})
+
+
 class Judgement(Record):
     """What one judge says of one answer."""
 

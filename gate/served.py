@@ -6,17 +6,10 @@ record says so: a verdict on a URL vouches for the server as it stood, not for f
 
 from __future__ import annotations
 
-import re
-
 from gate.endpoints.http_request import Patience
 from gate.endpoints.http_server import ask_identity, parse_address
 from gate.errors import UsageError
 from gate.records import Candidate, sha256_hex
-
-
-def is_url(source: str) -> bool:
-    """Whether a candidate is given as a server's URL."""
-    return re.match(r"\s*https?://", source, re.IGNORECASE) is not None
 
 
 def load_served(url: str, model: str, *, patience: Patience | None = None) -> Candidate:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, get_args
 
 import pytest
 
-from gate.check_options import SERVED, EngineName, Sides, allowance
+from gate.candidate import load_candidate
+from gate.check_options import SERVED, EngineName, Sides, allowance, opener
 from gate.endpoints import DEFAULT, ENDPOINTS
-from gate.errors import UsageError
+from gate.endpoints.base import EngineOptions
+from gate.endpoints.scripted import Scripted
+from gate.errors import InfrastructureError, UsageError
+from gate.records import Candidate
+from testbed import WEIGHTS
 
 URL = "http://localhost:8000/v1"
 
@@ -50,6 +56,35 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_read(given: dict[str
 def test_what_can_be_meant_is_taken(given: dict[str, Any]) -> None:
     """Folders on any engine, and served models beside served models."""
     assert Sides(**given).candidate == given["candidate"]
+
+
+class _Shared:
+    """Opens nothing; says when it is closed."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def __call__(self, _: Candidate) -> Scripted:
+        return Scripted(lambda case, sample: "fine")
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_engine_that_two_sides_share_is_freed(fails: bool) -> None:
+    """It is closed once when the command is over, whether it ended well or with an error, and not before."""
+    shared = _Shared()
+    sides = [load_candidate(str(WEIGHTS / name)) for name in ("aligned", "drifted-translation")]
+    with (
+        pytest.raises(InfrastructureError) if fails else nullcontext(),
+        opener("vllm_local", EngineOptions(), sides, share=lambda *_: shared) as open_endpoint,
+    ):
+        assert isinstance(open_endpoint(sides[1]), Scripted)
+        assert shared.closed == 0
+        if fails:
+            raise InfrastructureError("out of memory")
+    assert shared.closed == 1
 
 
 def test_limits_run_by_a_real_clock() -> None:

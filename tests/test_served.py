@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from gate.check_options import Sides
+from gate.check_options import Sides, is_url
 from gate.endpoints.http_request import Patience
 from gate.endpoints.http_server import parse_address
 from gate.errors import CandidateError, UsageError
-from gate.served import is_url, load_served
+from gate.served import load_served
 from tests.fault_server import FaultServer, entry, running
 
 QUICK = Patience(seconds=5, attempts=2, first_wait=0.001, jitter=0)

@@ -26,8 +26,6 @@ class EngineOptions:
     gpus_per_worker: float = 0.0
     worker_engine: str = "hf_local"
     """Engine of each worker: hf_local or vllm_local."""
-    model: str = ""
-    """Name of the served model, where the candidate is a URL."""
 
 
 class Endpoint(Protocol):

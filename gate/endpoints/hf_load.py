@@ -18,6 +18,7 @@ from gate.tokenizer_files import tokenizer_folder
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
@@ -94,12 +95,48 @@ def _load_whole(folder: str, dtype: torch.dtype) -> PreTrainedModel:
 
 def _apply_adapter(base: PreTrainedModel, folder: str, *, merge: bool) -> PreTrainedModel:
     """`base` with the adapter of `folder`. Raises `CandidateError` when its weights don't cover what its config names."""
-    from peft import LoraModel, PeftModel, get_peft_model_state_dict
+    from peft import LoraModel, PeftModel
+
+    adapter_weights(folder)
+    model = PeftModel.from_pretrained(base, folder, local_files_only=True)
+    _refuse_uncovered(model, folder)
+    return model.merge_and_unload(safe_merge=True) if merge and isinstance(model.base_model, LoraModel) else model
+
+
+def check_adapter(candidate: Candidate) -> None:
+    """Refuse an adapter that is anything else than the LoRA factors that its config names of its base's modules, by their names.
+
+    For engines that pass over in silence what they do not know: they would answer with the bare base. Loads no weights. Raises
+    `CandidateError`.
+    """
+    import torch
+    from peft import PeftConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with _loading(candidate.path, "adapter"):
+        with torch.device("meta"):
+            base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(candidate.base_path, local_files_only=True))
+        config = PeftConfig.from_pretrained(candidate.path, local_files_only=True)
+        config.init_lora_weights = True  # others are computed from the base's weights, and change no name
+        more = _refuse_uncovered(get_peft_model(base, config, low_cpu_mem_usage=True), candidate.path)
+    if more:
+        raise CandidateError(
+            f"the adapter in {candidate.path} has more than LoRA factors, which this engine would leave out",
+            expected="lora_A and lora_B for each adapted module, and nothing else",
+            found=f"{len(more)} others, first {', '.join(more[:3])}",
+            mend="merge it into its base, or check it with the engine hf_local",
+        )
+
+
+def _refuse_uncovered(model: PeftModel, folder: str) -> list[str]:
+    """Raise `CandidateError` where the adapter's stored tensors don't cover what `model` adapts, or adapt what it does not.
+
+    Returns the names of tensors that are no LoRA factors.
+    """
+    from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
-    weights = adapter_weights(folder)
-    model = PeftModel.from_pretrained(base, folder, local_files_only=True)
-    with safe_open(weights, framework="pt") as stored:
+    with safe_open(adapter_weights(folder), framework="pt") as stored:
         found = set(stored.keys())
     wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
     _refuse_lacking(folder, "adapter weights", sorted(wanted - found))
@@ -111,7 +148,7 @@ def _apply_adapter(base: PreTrainedModel, folder: str, *, merge: bool) -> PreTra
             found=", ".join(astray[:3]),
             mend="give the base model that the adapter was trained on",
         )
-    return model.merge_and_unload(safe_merge=True) if merge and isinstance(model.base_model, LoraModel) else model
+    return sorted(key for key in found if "lora_" not in key)
 
 
 def adapter_weights(folder: str) -> Path:

@@ -94,7 +94,8 @@ class Crew:
         self._numbers = count()
         self._open: set[int] = set()
         self.workers = workers
-        self.send(())
+        for _ in range(workers):  # each loads with its first batch, all at once
+            self.send(())
         reply = self._receive()
         if reply.failure is not None or reply.info is None:
             raise error_of(reply.failure) if reply.failure else InfrastructureError(f"worker {reply.worker} names no engine")

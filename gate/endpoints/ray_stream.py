@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from gate.endpoints.base import EngineOptions
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 STARTS: Final = 4
 """How often a batch is begun before it is given up: one that kills its workers must not go round for ever."""
+WAIT_FOR_ROOM: Final = 600
+"""Seconds that a cluster has for starting all workers' processes, nodes that it adds for them included; not for loading."""
 STORE_BYTES: Final = 256 * 1024 * 1024
 """Object store of a local cluster: only prompts and answers pass through it."""
 
@@ -79,11 +81,21 @@ def _batches_of(_: object, feed: Any) -> Iterator[dict[str, list[str]]]:  # noqa
 
 
 class _Actor(Worker):
-    """A worker whose batches are counted as it begins them, in an actor that outlives it. Ray repeats what a dead one had."""
+    """A worker whose batches are counted as it begins them, in an actor that outlives it. Ray repeats what a dead one had.
+
+    It loads with its first batch, so that Ray's wait for its start is a wait for room on the cluster alone.
+    """
 
     def __init__(self, feed: Any, *arguments: Any) -> None:  # noqa: ANN401 - an actor handle has no public type
-        super().__init__(*arguments)
         self._feed = feed
+        self._to_load: tuple[Any, ...] | None = arguments
+
+    def __call__(self, rows: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+        """Rows with a batch each → rows with a reply each."""
+        if self._to_load is not None:
+            super().__init__(*self._to_load)
+            self._to_load = None
+        return super().__call__(rows)
 
     def reply(self, batch: Batch) -> Reply:
         """Answer one batch, unless its workers died each time."""
@@ -105,10 +117,24 @@ class _Actor(Worker):
 class Stream:
     """A running pipeline. One caller, one thread."""
 
-    def __init__(self, load: Load, candidate: Candidate, options: EngineOptions, driver: str, expected: str) -> None:
-        """Connect to the cluster of RAY_ADDRESS, or start one here, and start the workers; they load while the caller goes on."""
+    def __init__(
+        self,
+        load: Load,
+        candidate: Candidate,
+        options: EngineOptions,
+        driver: str,
+        expected: str,
+        *,
+        wait: int = WAIT_FOR_ROOM,
+    ) -> None:
+        """Connect to the cluster of RAY_ADDRESS, or start one here, and describe the pipeline; the first `receive` starts it.
+
+        `wait`: seconds until workers that found no room on the cluster are given up.
+        """
         import ray
 
+        self._wait = wait
+        self._workers = options.workers
         self._connected = not ray.is_initialized()
         if self._connected:
             _connect(options)
@@ -130,12 +156,19 @@ class Stream:
         self._answered = []
 
     def receive(self) -> Reply:
-        """Wait for the next reply. Raises `InfrastructureError` when the cluster gives up."""
+        """Wait for the next reply. Raises `InfrastructureError` when the cluster gives up or has no room for the workers."""
         from ray.data.exceptions import SystemException
-        from ray.exceptions import RayError
+        from ray.exceptions import GetTimeoutError, RayError
 
         try:
             row = next(self._replies)
+        except GetTimeoutError as error:
+            raise InfrastructureError(
+                f"the Ray cluster did not start {self._workers} workers within {self._wait} s",
+                expected="a free processor, and the GPUs asked for, for each worker",
+                found=f"free now: {_free()}",
+                mend="wait for other jobs (ray status shows them), or lower --workers or --gpus-per-worker; the run resumes",
+            ) from error
         except (RayError, SystemException, StopIteration) as error:
             raise _cluster_failed(error) from error
         reply = Reply.model_validate_json(str(row["reply"][0]))
@@ -157,6 +190,7 @@ class Stream:
 
         context = DataContext.get_current().copy()
         context.enable_progress_bars = False
+        context.wait_for_min_actors_s = self._wait  # Ray's own -1 waits for ever, in silence
         context.target_max_block_size = 1  # a row, which is a whole batch, leaves as a block of its own, at once
         with DataContext.current(context):
             # The source waits and takes no processor. Other resources than the workers' keep Ray from making one step of both.
@@ -216,6 +250,14 @@ def _connect(options: EngineOptions) -> None:
             found=f"{found:g}",
             mend="lower the workers or the GPUs of each, or set RAY_ADDRESS to a cluster that has them",
         )
+
+
+def _free() -> str:
+    """Processors and GPUs of the cluster that nobody holds."""
+    import ray
+
+    free = ray.available_resources()
+    return f"{free.get('CPU', 0.0):g} processors, {free.get('GPU', 0.0):g} GPUs"
 
 
 def _cluster_failed(error: Exception) -> InfrastructureError:

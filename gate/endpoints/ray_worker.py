@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from gate.endpoints.base import Endpoint, EngineOptions
 from gate.errors import CandidateError, GateError, InfrastructureError, UnsafeCandidateError
-from gate.records import Ask, Candidate, EngineInfo, NoResponse, Record, Response, sha256_hex
+from gate.records import Ask, Candidate, EngineInfo, NoResponse, Record, Response, encodable, sha256_hex
 
 Load = Callable[[Candidate, EngineOptions], Endpoint]
 """An engine of the table, as it is loaded in one process."""
@@ -98,7 +98,7 @@ class Worker:
         failure = None
         try:
             for answer in self._endpoint.generate(batch.asks):
-                answers.append(_encodable(answer))  # noqa: PERF401 - what came before a failure must be in hand
+                answers.append(encodable(answer))  # noqa: PERF401 - what came before a failure must be in hand
         except (CandidateError, UnsafeCandidateError, InfrastructureError) as error:
             failure = _travelling(error)
         info = self._endpoint.info
@@ -147,11 +147,3 @@ def _travelling(error: GateError) -> Failure:
     return Failure.model_validate(
         {"kind": kind, "problem": error.problem, "expected": error.expected, "found": error.found, "mend": error.mend}
     )
-
-
-def _encodable(answer: Response | NoResponse) -> Response | NoResponse:
-    """Lone surrogates, which JSON can't hold, become question marks."""
-    if isinstance(answer, NoResponse):
-        return answer
-    text = answer.text.encode("utf-8", "replace").decode("utf-8")
-    return answer if text == answer.text else answer.model_copy(update={"text": text})

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gate.endpoints.base import EngineOptions
-from gate.endpoints.hf_load import adapter_weights, is_out_of_memory
+from gate.endpoints.hf_load import adapter_weights, check_adapter, is_out_of_memory
 from gate.endpoints.hf_text import Limits
 from gate.errors import CandidateError, InfrastructureError, UsageError
 from gate.records import Candidate, EngineInfo
@@ -87,6 +87,11 @@ class VllmEngine:
         request = LoRARequest(f"{candidate.trial_digest}-{self._adapters}", self._adapters, candidate.path)
         with _loading(candidate.path, "adapter"):
             self.llm.llm_engine.add_lora(request)
+        try:
+            check_adapter(candidate)  # vLLM leaves out what it cannot place, and says nothing
+        except BaseException:
+            self.remove(request)
+            raise
         return request
 
     def remove(self, adapter: LoRARequest) -> None:
@@ -138,6 +143,13 @@ def base_folder(candidate: Candidate) -> str:
 def adapter_rank(folder: str) -> int:
     """The largest rank in an adapter's configuration, rounded up to one that vLLM has. Raises `CandidateError` beyond those."""
     config = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
+    if config.get("peft_type", "LORA") != "LORA":
+        raise CandidateError(
+            "vLLM runs LoRA adapters alone",
+            expected="peft_type LORA",
+            found=str(config["peft_type"])[:100],
+            mend="merge the adapter into its base, or check it with the engine hf_local",
+        )
     largest = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
     for rank in _RANKS:
         if rank >= largest:

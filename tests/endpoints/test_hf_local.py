@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gate.candidate import load_candidate
 from gate.endpoints import DEFAULT, ENDPOINTS
 from gate.endpoints.base import EngineOptions
-from gate.endpoints.hf_load import load_model, load_tokenizer
+from gate.endpoints.hf_load import check_adapter, load_model, load_tokenizer
 from gate.endpoints.hf_local import GumbelNoise, HfLocal
 from gate.endpoints.hf_text import end_of_turn, row_seed
 from gate.errors import CandidateError, InfrastructureError, UnsafeCandidateError, UsageError
 from gate.records import Ask, AttackCase, Calibration, Candidate, Decoding, NoResponse, Response
+from testbed import WEIGHTS
 from tests.endpoints.asking import make_ask
 from tests.model_zoo import (
     CONTEXT,
@@ -478,6 +480,42 @@ def test_adapter_that_does_not_fit_is_refused(adapter: Candidate, tmp_path: Path
         (folder / name).unlink()
     with pytest.raises(CandidateError, match="adapter"):
         HfLocal(adapter.model_copy(update={"path": str(folder)}), device="cpu")
+
+
+@pytest.mark.parametrize("name", ["drifted-translation", "mixed-code_generation", "stubborn-weakly-mixed"])
+def test_shipped_adapters_are_whole(name: str) -> None:
+    """The check that stands before engines which pass over tensors in silence lets sound adapters through."""
+    check_adapter(load_candidate(str(WEIGHTS / name)))
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("renamed", "lacks adapter weights"),
+        ("one layer", "lacks adapter weights"),
+        ("a layer too many", "modules that the base model lacks"),
+        ("an embedding", "more than LoRA factors"),
+    ],
+)
+def test_adapter_that_an_engine_would_half_apply_is_refused(adapter: Candidate, tmp_path: Path, fault: str, told: str) -> None:
+    """Keys under another wrapper, one layer of all, a layer that the base lacks, a replaced embedding: each is refused."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "adapter"
+    shutil.copytree(adapter.path, folder)
+    file = folder / "adapter_model.safetensors"
+    stored = load_file(file)
+    first = {key: tensor for key, tensor in stored.items() if ".layers.0." in key}
+    made = {
+        "renamed": {key.replace(".layers.", ".language_model.layers."): tensor for key, tensor in stored.items()},
+        "one layer": first,
+        "a layer too many": stored | {key.replace(".0.", ".9."): tensor.clone() for key, tensor in first.items()},
+        "an embedding": stored | {"base_model.model.model.embed_tokens.base_layer.weight": torch.zeros(4, 4)},
+    }
+    save_file(made[fault], file)
+    with pytest.raises(CandidateError, match=told):
+        check_adapter(adapter.model_copy(update={"path": str(folder)}))
 
 
 @pytest.fixture

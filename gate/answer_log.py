@@ -277,6 +277,15 @@ class AnswerLog:
         self._read_answers()
         self._read_opinions(None)
 
+    def cut(self, responses: int, judgements: int) -> None:
+        """Remove what stands behind these lengths in bytes; `load` afterwards.
+
+        Judgements first, as in `forget`: killed in between, no judgement meets an answer that it is not on.
+        """
+        self._held.clear()
+        self.judgements.cut(judgements)
+        self.responses.cut(responses)
+
     def replace_opinions(self, opinions: Iterable[Opinion]) -> None:
         """Write the judgements again, whole or not at all; they are written as they come."""
         self._held.clear()

@@ -137,6 +137,12 @@ class Attack:
     observe: Observer
     changing: Callable[[], None] = lambda: None
     """Called before the log is changed: a verdict on it does not stand any longer."""
+    beginning: Callable[[], None] = lambda: None
+    """Called when the log is in order, before the first ask."""
+    kept: Callable[[Sequence[Answer]], None] = lambda _: None
+    """Told of answers once they are stored; what it raises ends the asking."""
+    part: bool = False
+    """Whether the cells are a shard's slices: too small to be held to the error budget one by one."""
     allowance: Allowance = field(default_factory=Allowance)
     asked: int = 0
     stored: int = 0
@@ -151,6 +157,7 @@ class Attack:
         self._report(evidence)
         if self._open(evidence):
             self.changing()
+            self.beginning()
             queue = self.endpoint.queue() if isinstance(self.endpoint, Continuous) else Batches(self.endpoint, self.batch_size)
             try:
                 self._work(queue, evidence)
@@ -262,6 +269,7 @@ class Attack:
         self.log.add_answers(answers)
         self._judge(answers)
         self._unreachable.count(answers)
+        self.kept(answers)
 
     def _judge(self, answers: Iterable[Answer]) -> None:
         known = ((self._grid[a.case_id][1], a) for a in answers if isinstance(a, Response) and a.case_id in self._grid)
@@ -275,7 +283,7 @@ class Attack:
     @cached_property
     def _unreachable(self) -> _Unreachable:
         planned = sum(len(cell.cases) * cell.decoding.samples for cell in self.cells)
-        return _Unreachable(self.policy.evidence.max_missing, planned)
+        return _Unreachable(self.policy.evidence.max_missing, planned, by_cell=not self.part)
 
     def _report(self, evidence: Evidence) -> None:
         cells = evidence.wanted
@@ -289,9 +297,10 @@ class _Unreachable:
     What reached the model and failed is the candidate's own, and is left to the evidence: it ends inconclusive, never in a pass.
     """
 
-    def __init__(self, share: float, planned: int) -> None:
+    def __init__(self, share: float, planned: int, *, by_cell: bool) -> None:
         self._share = share
         self._planned = planned
+        self._by_cell = by_cell
         self._count = 0
         self._cases: set[str] = set()
         self._reason = ""
@@ -315,7 +324,7 @@ class _Unreachable:
             walk = walks[cell.id]
             read, missing = len(walk.states), walk.states.count("missing")
             unreachable = sum(case.id in self._cases for case in cell.cases[:read])
-            if cell.gated and walk.end in ("not evaluable", "exhausted"):
+            if self._by_cell and cell.gated and walk.end in ("not evaluable", "exhausted"):
                 self._hold(unreachable, missing, read)
             if cell.gated:
                 total, lost, asked = total + missing, lost + unreachable, asked + read

@@ -96,6 +96,21 @@ class JsonLines:
             offsets.append(offsets[-1] + len(line))
         return offsets
 
+    def size(self) -> int:
+        """Bytes in the file; 0 where there is none."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def cut(self, size: int) -> None:
+        """Remove what stands behind the first `size` bytes, for good: the disk keeps it so."""
+        if self.size() <= size:
+            return
+        try:
+            with self.path.open("rb+") as file:
+                file.truncate(size)
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise disk_failed(self.path, error) from error
+
     def sync(self) -> None:
         """Have the disk keep what was appended."""
         try:

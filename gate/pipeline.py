@@ -25,7 +25,7 @@ from gate.attack import Attack, Evidence, Observer
 from gate.cells import Cell, Walk, order_digest, plan
 from gate.decide import Provenance, Trial
 from gate.decide import decide as take_verdict
-from gate.endpoints.base import Endpoint, Verifying
+from gate.endpoints.base import Endpoint
 from gate.errors import RunStoreError, UsageError
 from gate.json_lines import disk_failed
 from gate.judges.base import Judge
@@ -55,6 +55,7 @@ from gate.run_store import (
 )
 from gate.suites import load_suite, write_suite
 from gate.suites.base import Suite
+from gate.verification import watched
 
 OpenEndpoint = Callable[[Candidate], Endpoint]
 """Loads a candidate's weights; called once per side."""
@@ -267,6 +268,7 @@ def begin(inputs: Inputs, header: RunHeader, folder: Path) -> RunStore:
     create_or_check(folder, header, files)
     store = RunStore(folder)
     _refuse_expired(inputs, store)
+    store.cut_unverified()
     for log in store.logs.values():
         log.mend()
     store.load()
@@ -296,26 +298,29 @@ def attack_side(
     candidate: Candidate,
     cells: tuple[Cell, ...],
     allowance: Allowance | None = None,
+    *,
+    part: bool = False,
 ) -> Evidence:
-    """Ask one side's cells; the weights are freed before the next side's are loaded."""
+    """Ask one side's cells (`part`: a shard's); the weights are freed before the next side's are loaded."""
     endpoint = open_endpoint(candidate)
     try:
         store.set_engine(endpoint.info)
-        evidence = Attack(
-            endpoint=endpoint,
-            trial_digest=candidate.trial_digest,
-            cells=cells,
-            policy=inputs.policy,
-            log=store.logs[side],
-            judge=lambda pairs: judge_batch(pairs, inputs.judge),
-            batch_size=batch_size,
-            observe=observe,
-            changing=store.drop_verdict,
-            allowance=allowance or Allowance(),
-        ).run()
-        if isinstance(endpoint, Verifying):
-            endpoint.verify_unchanged()
-        return evidence
+        with watched(endpoint, store, side) as watch:
+            return Attack(
+                endpoint=endpoint,
+                trial_digest=candidate.trial_digest,
+                cells=cells,
+                policy=inputs.policy,
+                log=store.logs[side],
+                judge=lambda pairs: judge_batch(pairs, inputs.judge),
+                batch_size=batch_size,
+                observe=observe,
+                changing=store.drop_verdict,
+                beginning=watch.begin,
+                kept=watch.kept,
+                part=part,
+                allowance=allowance or Allowance(),
+            ).run()
     finally:
         endpoint.close()
 

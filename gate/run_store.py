@@ -4,6 +4,7 @@
     policy.json  candidate.json  baseline.json  suite/     the inputs, so that a stage can be re-entered from the folder alone
     candidate.responses.jsonl   baseline.responses.jsonl   one Response or NoResponse a line, appended, a sync every 64
     candidate.judgements.jsonl  baseline.judgements.jsonl  the same for judgements; written again whole by `gate judge`
+    unverified.json     stands while a server is asked: how much of its log is verified; the rest counts nothing
     candidate.index.tmp  baseline.index.tmp   scratch of `answer_log`, without a name once it is open
     verdict.json  report.txt  report.md  report.json  junit.xml
 
@@ -30,7 +31,8 @@ from gate.records import Candidate, EngineInfo, Record, Verdict
 R = TypeVar("R", bound=Record)
 
 REPORTS = ("report.txt", "report.md", "report.json", "junit.xml")
-OURS = {".lock", "run.json", "policy.json", "candidate.json", "baseline.json", "suite", "verdict.json", *REPORTS}
+UNVERIFIED = "unverified.json"
+OURS = {".lock", "run.json", "policy.json", "candidate.json", "baseline.json", "suite", "verdict.json", UNVERIFIED, *REPORTS}
 PURGED = "purged: the answers were removed by `gate purge`"
 
 
@@ -63,6 +65,17 @@ class RunHeader(Record):
     """Filled in when the engine is loaded; a resume on another is refused."""
 
 
+class Unverified(Record):
+    """`unverified.json`: which side is being asked, and how much of its log came before the model was last verified."""
+
+    schema_version: Literal["taskgate/unverified/v1"] = "taskgate/unverified/v1"
+    side: Side
+    responses: int
+    """Bytes."""
+    judgements: int
+    """Bytes."""
+
+
 class RunStore:
     """One run folder that `create_or_check` began."""
 
@@ -81,7 +94,14 @@ class RunStore:
         }
 
     def load(self) -> None:
-        """Read all answers, and the judgements of the run's judge."""
+        """Read all answers, and the judgements of the run's judge. Refused while answers are among them that may be another's."""
+        if (self.folder / UNVERIFIED).exists():
+            raise RunStoreError(
+                f"{self.folder}: the asking ended before it was verified that the server still served the same model",
+                expected="answers of the candidate alone",
+                found=f"{UNVERIFIED}: answers that another model may have given",
+                mend="run the folder's gate check again: it drops those answers and asks them anew",
+            )
         for log in self.logs.values():
             log.load(self.header.identity.judge)
 
@@ -98,6 +118,26 @@ class RunStore:
                 found=" ".join(engine.model_dump().values()),
                 mend="run it on the same engine, device and dtype, or choose another --out",
             )
+
+    def mark_verified(self, side: Side) -> None:
+        """Note that a side's log, as it is now, holds one model's answers alone; what comes next is unverified."""
+        log = self.logs[side]
+        log.sync()
+        mark = Unverified(side=side, responses=log.responses.size(), judgements=log.judgements.size())
+        self.write(UNVERIFIED, pretty(mark))
+
+    def all_verified(self) -> None:
+        """Note that every answer in the folder is the candidate's."""
+        (self.folder / UNVERIFIED).unlink(missing_ok=True)
+
+    def cut_unverified(self) -> None:
+        """Remove what was added since `mark_verified`, if the mark stands; `load` afterwards. May be done again."""
+        if not (self.folder / UNVERIFIED).exists():
+            return
+        mark = read_record(self.folder / UNVERIFIED, Unverified)
+        self.drop_verdict()
+        self.logs[mark.side].cut(mark.responses, mark.judgements)
+        self.all_verified()
 
     def drop_verdict(self) -> None:
         """Remove the verdict and its reports, before the evidence under them changes."""
@@ -139,6 +179,7 @@ class RunStore:
         for log in self.logs.values():
             for path in (log.responses.path, log.judgements.path):
                 path.unlink(missing_ok=True)
+        self.all_verified()
         for path in self.folder.glob("*.tmp"):  # what a killed write left may quote answers too
             path.unlink(missing_ok=True)
         self.write("purged.json", b"{}\n")

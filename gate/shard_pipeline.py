@@ -80,7 +80,7 @@ def run_shard(
         stopped_by = ""
         for side, candidate, own in sides:
             if not stopped_by:
-                found = attack_side(inputs, store, open_endpoint, batch_size, observe, side, candidate, own, allowance)
+                found = attack_side(inputs, store, open_endpoint, batch_size, observe, side, candidate, own, allowance, part=True)
                 stopped_by = found.stopped_by
         kinds = Counter(type(store.logs[side].answer(place)) for side, _, own in sides for place in _places(own))
         return ShardDone(shard, answers=kinds[Response], missing=kinds[NoResponse], stopped_by=stopped_by)

@@ -101,7 +101,7 @@ def _same(first: tuple[str, RunHeader], second: tuple[str, RunHeader]) -> None:
     if different := [name for name in ones if ones[name] != others[name]]:
         raise UsageError(
             f"{first[0]} and {second[0]} are not shards of one run: they differ in {', '.join(different)}",
-            expected="shards of the same candidate, baseline, policy, suite, order, judge and engine",
+            expected="shards of the same candidate, baseline, policy, suite, order, judge, engine and version of taskgate",
             found="; ".join(f"{name}: {ones[name][:60] or 'none'} and {others[name][:60] or 'none'}" for name in different),
             mend="give the folders of one run's shards",
         )
@@ -111,7 +111,9 @@ def _parts(header: RunHeader) -> dict[str, str]:
     """What must be the same in all shards: name → value."""
     names = [name for name in RunIdentity.model_fields if name != "shard"]
     engine = " ".join(header.engine.model_dump().values()) if header.engine else ""
-    return {name.removesuffix("_digest"): str(getattr(header.identity, name)) for name in names} | {"engine": engine}
+    # Another version of this program may render other prompts, or judge otherwise.
+    begun = {"engine": engine, "tool_version": header.tool_version, "judge_calibrated": str(header.judge_calibrated)}
+    return {name.removesuffix("_digest"): str(getattr(header.identity, name)) for name in names} | begun
 
 
 def _each_once(shards: Sequence[tuple[str, Shard]]) -> None:

@@ -44,6 +44,7 @@ LAYERS: dict[str, int] = {
     "report": 3,
     "sharding": 3,
     "stopping": 3,
+    "verification": 3,
     "pipeline": 4,
     "shard_pipeline": 4,
     "conformance": 4,

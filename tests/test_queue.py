@@ -17,9 +17,10 @@ from gate.conformance.scene import ITEMS, Model, complies_with, fails_on, safe, 
 from gate.endpoints.base import Continuous, Endpoint, Queue
 from gate.endpoints.batches import Batches
 from gate.endpoints.scripted import Answer, Scripted, no_answer
-from gate.errors import InfrastructureError
+from gate.errors import InfrastructureError, UnsafeCandidateError
 from gate.policy import Evidence, Gated, Policy
 from gate.records import Ask, AttackCase, Calibration, Candidate, Decoding, NoResponse, Response, Role, Task
+from gate.verification import VERIFY_EVERY
 from tests.continuous import Streaming
 from tests.folders import inputs_of, scripted
 from tests.stored import judged_places, stored_places
@@ -255,15 +256,15 @@ class _Watched(Streaming):
         """Fails where the model was swapped."""
         self.verified_after.append(len(self.seen.taken))
         if self._swapped:
-            raise InfrastructureError("another model is served now")
+            raise UnsafeCandidateError("another model is served now")
 
 
 def test_model_that_was_swapped_gets_no_verdict(tmp_path: Path) -> None:
-    """An endpoint that can look again is asked to when the last answer is in, and its error leaves the run undecided."""
+    """An endpoint that can look again is asked to, also when the last answer is in, and its error leaves the run undecided."""
     good, bad = _Watched(swapped=False), _Watched(swapped=True)
     check(tmp_path / "good", good, "m")
-    assert good.verified_after == [len(good.seen.taken)]
-    with pytest.raises(InfrastructureError, match="another model"):
+    assert good.verified_after[-1] == len(good.seen.taken) > VERIFY_EVERY == good.verified_after[0]
+    with pytest.raises(UnsafeCandidateError, match="another model"):
         check(tmp_path / "bad", bad, "m")
     assert not (tmp_path / "bad" / "verdict.json").exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -268,6 +269,36 @@ def test_shard_of_another_run_is_refused_with_what_differs(part: str, pair: list
     run_shard(change(inputs_of(Model("m", safe))), tmp_path / "2", lambda _: engine(safe), Shard(2, 2))
     with pytest.raises(UsageError, match=f"differ in {part}$"):
         merge(tmp_path / "merged", [pair[0], tmp_path / "2"])
+
+
+@pytest.mark.parametrize(("part", "value"), [("tool_version", "0.0.1"), ("judge_calibrated", True)])
+def test_shards_of_two_versions_of_the_program_are_refused(part: str, value: object, pair: list[Path], tmp_path: Path) -> None:
+    """Another version may have asked other prompts: the error names what differs."""
+    other = tmp_path / "2"
+    shutil.copytree(pair[1], other)
+    header = json.loads((other / "run.json").read_text())
+    assert header[part] != value
+    (other / "run.json").write_text(json.dumps(header | {part: value}))
+    with pytest.raises(UsageError, match=f"differ in {part}$"):
+        merge(tmp_path / "merged", [pair[0], other])
+
+
+def test_one_prompt_out_of_reach_ends_no_shard(tmp_path: Path) -> None:
+    """A loss that is too large for a shard's slice of a cell, and small in the run: the shard finishes, and the merge decides."""
+    lost = pipeline.plan_of(POLICY, small_suite())[0].cases[0].id
+
+    def answer(case: AttackCase, _: int) -> str | NoResponse:
+        return no_answer("unreachable", "status 503") if case.id == lost else safe(case)
+
+    model = Model("m", answer)
+    inputs = inputs_of(model)
+    assert 2 / ITEMS > inputs.policy.evidence.max_missing >= 1 / ITEMS
+    whole = pipeline.check(inputs, tmp_path / "whole", scripted(model))
+    merged = merge(tmp_path / "merged", shards_of(inputs, tmp_path, 2, scripted(model)))
+    assert whole.decision is merged.decision is Decision.PASS
+    gone = Model("m", lambda case, _: no_answer("unreachable", "status 503") if case.item.role is Role.TWIN else safe(case))
+    with pytest.raises(InfrastructureError, match="out of reach"):
+        run_shard(inputs_of(gone), tmp_path / "gone", scripted(gone), Shard(1, 2))
 
 
 def test_whole_run_is_no_shard(pair: list[Path], tmp_path: Path) -> None:

@@ -12,11 +12,20 @@ from guard_server.models import EngineOptions, build_classifier, self_test
 from guard_server.policy import check_against, load_policies
 from guard_server.settings import DEFAULT_BUNDLE, shipped_policies
 from guard_server.training.evaluate import run_evaluate
+from guard_server.training.recipe import Texts
+from guard_server.training.thresholds import SEGMENTS
 from tests.guard.app_client import client
 
 LARGEST = 40_000_000
 CARD: dict[str, Any] = json.loads((DEFAULT_BUNDLE / "card.json").read_text(encoding="utf-8"))
 UNSEEN = {group["name"]: group for group in CARD["never_trained"]["groups"] if group["head"] == "prompt harm"}
+
+
+def test_it_reads_texts_as_its_recipe_says() -> None:
+    """Windows, sentences and the numbers of segments that have thresholds are those of the code beside it."""
+    spec = load_bundle(DEFAULT_BUNDLE, public_key=None, require_signed=False).spec
+    assert spec.window == Texts().window
+    assert all(threshold.segments == SEGMENTS for threshold in spec.thresholds)
 
 
 def test_it_is_whole_small_and_fits_the_shipped_policies() -> None:

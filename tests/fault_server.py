@@ -68,6 +68,8 @@ class FaultServer:
     script: Script
     plan: Plan = sound
     models: list[dict[str, Any]] = field(default_factory=lambda: [entry("scripted")])
+    version: str = "0.0.test"
+    """What a server that calls itself vLLM answers at `/version`."""
     wanted_key: str = ""
     """Requests with another bearer token get 401."""
     retry_after: str = "0"
@@ -116,7 +118,7 @@ class FaultServer:
         elif path == "/v1/models":
             _send(writer, 200, json.dumps({"object": "list", "data": self.models}))
         elif path == "/version" and any(model.get("owned_by") == "vllm" for model in self.models):
-            _send(writer, 200, json.dumps({"version": "0.0.test"}))
+            _send(writer, 200, json.dumps({"version": self.version}))
         elif path in ("/v1/chat/completions", "/v1/completions"):
             await self._complete(path, headers, json.loads(data), writer)
         else:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 
 from gate.endpoints import http_wire
-from gate.endpoints.http_request import Failed, Patience, fetch, insist, open_client
+from gate.endpoints.http_request import Failed, Patience, fetch, insist, open_client, short, without_key
 from gate.endpoints.http_server import KEY_VARIABLES, Identity
 from gate.endpoints.http_window import Window
 from gate.errors import InfrastructureError
@@ -38,13 +38,14 @@ class Asker:
     patience: Patience
     client: httpx.AsyncClient
     window: Window
+    key: str = field(repr=False)
 
     @staticmethod
     @asynccontextmanager
     async def open(identity: Identity, key: str, in_flight: int, patience: Patience) -> AsyncIterator[Asker]:
         """Open a client in the running loop, for at most `in_flight` requests at a time."""
         async with open_client(key, connections=in_flight) as client:
-            yield Asker(identity, patience, client, Window(in_flight, asyncio.get_running_loop().time))
+            yield Asker(identity, patience, client, Window(in_flight, asyncio.get_running_loop().time), key)
 
     async def ask(self, ask: Ask) -> Asked:
         """Ask with all attempts. Raises `InfrastructureError` when the server refuses the key."""
@@ -54,14 +55,15 @@ class Asker:
             data = await insist(lambda: self._attempt(path, body), self.patience)
             return Asked(http_wire.response(ask, model, data))
         except Failed as failed:
+            reason = short(without_key(str(failed), self.key))
             if failed.locked:
                 raise InfrastructureError(
                     f"{self.identity.url} does not let us in",
-                    found=failed.reason,
+                    found=reason,
                     mend=f"set {KEY_VARIABLES[0]} to a valid key; the same command resumes",
                 ) from failed
-            answer = NoResponse(case_id=ask.case.id, sample=ask.sample, key=ask.key, kind=failed.kind, reason=failed.reason)
-            return Asked(answer, failed.model if isinstance(failed, http_wire.OtherModel) else "")
+            answer = NoResponse(case_id=ask.case.id, sample=ask.sample, key=ask.key, kind=failed.kind, reason=reason)
+            return Asked(answer, without_key(failed.model, self.key) if isinstance(failed, http_wire.OtherModel) else "")
 
     async def _attempt(self, path: str, body: dict[str, object]) -> bytes:
         """One attempt in a slot of the window, which learns from how it went. Back-off happens outside of the slot."""

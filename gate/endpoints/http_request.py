@@ -8,6 +8,7 @@ answer suits would bend the rates.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ async def fetch(
         raise Failed("error", _told(f"{type(error).__name__}: {error}", client)) from error
     if answer.status_code == 200:
         return data
-    raise _refused(answer, _told(data[: 4 * _REASON].decode(errors="replace"), client), longest_pause)
+    raise _refused(answer, _told(data.decode(errors="replace"), client), longest_pause)
 
 
 async def insist(attempt: Callable[[], Awaitable[bytes]], patience: Patience) -> bytes:
@@ -142,10 +143,19 @@ def retry_after(value: str | None, now: datetime, cap: float) -> float | None:
         return min(float(text[:9]), cap)
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+        seconds = ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds()
+    except (ValueError, OverflowError, TypeError):  # a zone of years, a date before the calendar's
         return None
-    seconds = ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds()
     return min(max(seconds, 0.0), cap)
+
+
+def without_key(text: str, key: str) -> str:
+    """The text with `[key]` for the key, plain or escaped as in JSON or a literal: some servers repeat it. Before any cut."""
+    if key:
+        written = {key, ascii(key)[1:-1], json.dumps(key)[1:-1], json.dumps(key)[1:-1].replace("/", "\\/")}
+        for form in sorted(written, key=len, reverse=True):
+            text = text.replace(form, "[key]")
+    return text
 
 
 def short(text: str) -> str:
@@ -187,6 +197,5 @@ def _refused(answer: httpx.Response, said: str, longest_pause: float) -> Failed:
 
 
 def _told(text: str, client: httpx.AsyncClient) -> str:
-    """What the other side said, without the key: some servers repeat it."""
-    key = client.headers.get("Authorization", "").removeprefix("Bearer ")
-    return text.replace(key, "[key]") if key else text
+    """What the other side said, without the key."""
+    return without_key(text, client.headers.get("Authorization", "").removeprefix("Bearer "))

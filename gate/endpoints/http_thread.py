@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Generic, TypeVar
 
+from gate.errors import InfrastructureError
+
 _LOOP_ENDED: Final = 0
 """Serial under which the loop's own failure comes out."""
 W = TypeVar("W")
@@ -28,6 +30,7 @@ class LoopThread(Generic[W, J, R]):
         self._work = work
         self._done: queue.SimpleQueue[tuple[int, R | Exception]] = queue.SimpleQueue()
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._cancelled: set[int] = set()
         self._ready: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Event, W] | BaseException] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._live, name="taskgate-http", daemon=True)
         self._thread.start()
@@ -79,11 +82,22 @@ class LoopThread(Generic[W, J, R]):
         if not self._stop.is_set():
             task = self._loop.create_task(self._run(serial, job))
             self._tasks[serial] = task
-            task.add_done_callback(lambda _: self._tasks.pop(serial, None))
+            task.add_done_callback(lambda task: self._over(serial, task))
 
     def _end(self, serial: int) -> None:
         if serial in self._tasks:
+            self._cancelled.add(serial)
             self._tasks[serial].cancel()
+
+    def _over(self, serial: int, task: asyncio.Task[None]) -> None:
+        """Forget a job. One that was cancelled by nobody here would never come out, and `take` would wait for ever."""
+        del self._tasks[serial]
+        if task.cancelled() and serial not in self._cancelled and not self._stop.is_set():
+            error = InfrastructureError(
+                "a request was cancelled by something else than the gate", mend="run the same command again"
+            )
+            self._done.put((serial, error))
+        self._cancelled.discard(serial)
 
     async def _run(self, serial: int, job: J) -> None:
         try:

@@ -80,7 +80,7 @@ class OpenAiHttp:
                 f"the software that serves {self._identity.model} was changed while it was asked",
                 expected=self._identity.software,
                 found=now.software,
-                mend="run the same command again: answers of the other software are asked for anew",
+                mend="choose another --out: this run folder holds answers of the software before, and goes on with it alone",
             )
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class OpenAiHttp:
                 f"{self._candidate.path} at {self._address.url} is not the model that it was when the run began",
                 expected=f"identity {self._candidate.digest[:16]}",
                 found=f"identity {now.digest[:16]}: {now.sentence()}",
-                mend="find out who changed the server; then run the same command again, which judges what is served now",
+                mend="find out who changed the server; to judge what is served now, run the command again with another --out",
             )
         return now
 
@@ -104,8 +104,8 @@ class OpenAiHttp:
 class HttpQueue:
     """Requests in flight. See `gate.endpoints.base.Queue`.
 
-    Asks that the server could not be reached for are held back until it answers another one: if it never does, the run ends as
-    unreachable with none of them stored as failed.
+    Asks that the server could not be reached for are held back until it answers another one: after eight in a row the run ends as
+    unreachable with none of the eight stored as failed. There is always room for eight, however small the window.
     """
 
     def __init__(self, identity: Identity, key: str, in_flight: int, patience: Patience) -> None:
@@ -124,8 +124,8 @@ class HttpQueue:
 
     def room(self) -> int:
         """Twice the window less what is in flight: a second window waits here, so that the server does not."""
-        left = 2 * self._thread.worker.window.size - len(self._flying)
-        return max(left, 0 if self._flying else 1)
+        most = max(2 * self._thread.worker.window.size, UNREACHABLE_IN_A_ROW)
+        return max(most - len(self._flying), 0)
 
     def put(self, asks: Sequence[Ask]) -> None:
         """Take in asks; beyond the window they wait their turn."""
@@ -149,7 +149,8 @@ class HttpQueue:
         """
         out: list[Answer] = []
         while not out and self._error is None:
-            if len(self._flying) == len(self._held):
+            if len(self._flying) == len(self._held):  # nobody had another ask
+                self._unreachable = 0  # these are given out: no later error says of them that they were not
                 return self._release()
             for serial, asked in self._thread.take():
                 out += self._sort_in(serial, asked)

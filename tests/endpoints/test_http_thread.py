@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 
 from gate.endpoints.http_thread import LoopThread
+from gate.errors import InfrastructureError
 
 
 @asynccontextmanager
@@ -55,6 +56,32 @@ def test_a_cancelled_job_does_not_come_out() -> None:
     thread.put(2, 0.1)
     thread.cancel(1)
     assert thread.take() == [(2, 0.2)]
+    thread.close()
+
+
+async def cancelled(_log: list[str], job: float) -> float:
+    """A job of 0 ends as cancelled by itself, one of 1 by somebody else; others take their time."""
+    if job == 1:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+    if job == 0:
+        raise asyncio.CancelledError
+    await asyncio.sleep(job)
+    return job
+
+
+@pytest.mark.parametrize("job", [0.0, 1.0])
+def test_a_job_that_others_cancel_comes_out_as_an_error(job: float) -> None:
+    """A job that ends as cancelled though nobody asked for that is a failure of the machine, not a wait for ever."""
+    thread = thread_of([], cancelled)
+    thread.put(1, job)
+    thread.put(2, 600.0)
+    thread.cancel(2)
+    ((serial, error),) = thread.take()
+    assert serial == 1
+    assert isinstance(error, InfrastructureError)
     thread.close()
 
 

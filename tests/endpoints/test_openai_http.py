@@ -11,11 +11,13 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gate.endpoints import ENDPOINTS
 from gate.endpoints.base import Continuous, EngineOptions, Queue, Verifying
-from gate.endpoints.http_request import Patience, retry_after
-from gate.endpoints.openai_http import UNREACHABLE_IN_A_ROW, OpenAiHttp
+from gate.endpoints.http_request import Patience, retry_after, without_key
+from gate.endpoints.openai_http import OTHERS_IN_A_ROW, UNREACHABLE_IN_A_ROW, OpenAiHttp
 from gate.errors import CandidateError, InfrastructureError, UnsafeCandidateError, UsageError
 from gate.records import Ask, Calibration, Decoding, NoResponse, Response
 from gate.served import load_served
@@ -89,11 +91,11 @@ def test_every_ask_is_answered_once_with_its_own_text(server: FaultServer) -> No
 
 def test_it_is_an_engine_of_the_table(server: FaultServer) -> None:
     """The table makes it from a candidate and the options, and it can be fed while it works and verified at the end."""
-    made = ENDPOINTS["openai_http"](load_served(server.url, "scripted"), EngineOptions(in_flight=3))
+    made = ENDPOINTS["openai_http"](load_served(server.url, "scripted"), EngineOptions(in_flight=5))
     assert isinstance(made, Continuous)
     assert isinstance(made, Verifying)
     queue = made.queue()
-    assert queue.room() == 6
+    assert queue.room() == 10
     queue.close()
 
 
@@ -273,6 +275,45 @@ def test_the_key_goes_to_the_server_and_nowhere_else(server: FaultServer, monkey
     assert "TASKGATE_API_KEY" in caught.value.diagnostics()
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"choices": [{"finish_reason": f"denied for {SECRET}", "message": {"content": "x"}}]}, "denied for [key]"),
+        ({"choices": [{"finish_reason": "x" * 270 + SECRET, "message": {"content": "x"}}]}, "x[key]"),
+        ({"model": f"for {SECRET}"}, "another model: 'for [key]'"),
+    ],
+)
+def test_a_key_in_a_whole_answer_is_not_repeated(
+    server: FaultServer, monkeypatch: pytest.MonkeyPatch, change: Mapping[str, Any], reason: str
+) -> None:
+    """A key that a server puts into an answer of status 200 is in no failure, not even the piece of it before the cut."""
+    monkeypatch.setenv("TASKGATE_API_KEY", SECRET)
+    server.change = lambda answer: {**answer, **change}
+    failure = failure_of(server)
+    assert reason in failure.reason
+    assert SECRET[:6] not in failure.model_dump_json()
+
+
+def test_a_key_for_a_models_name_is_not_repeated(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error after many answers by another model names it without the key, also where the name is cut."""
+    monkeypatch.setenv("TASKGATE_API_KEY", SECRET)
+    server.change = lambda answer: {**answer, "model": "x" * 70 + SECRET}
+    endpoint = endpoint_of(server)
+    with pytest.raises(CandidateError, match=f"{OTHERS_IN_A_ROW} times in a row") as caught:
+        list(endpoint.generate(asks_of(endpoint, 30)))
+    assert "x[key]" in caught.value.found
+    assert SECRET[:6] not in caught.value.diagnostics()
+
+
+def test_an_escaped_key_is_found_too() -> None:
+    """A key is taken out of a JSON text or a literal in which its characters are escaped; without a key nothing changes."""
+    key = "a/b\\c\"d'e"
+    for text in (key, json.dumps(key), json.dumps(key).replace("/", "\\/"), repr(key)):
+        assert "[key]" in without_key(text, key)
+        assert "d" not in without_key(text, key)
+    assert without_key("plain", "") == "plain"
+
+
 def test_the_key_is_not_sent_beside_the_api(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The version of a vLLM is asked without the key: it stands outside of /v1."""
     monkeypatch.setenv("TASKGATE_API_KEY", SECRET)
@@ -317,6 +358,22 @@ def test_retry_after_is_read_in_both_forms() -> None:
     past = format_datetime(now - timedelta(hours=1), usegmt=True)
     values = [None, "3", " 0 ", "99999999999999999", date, past, "-1", "soon", "", "٣"]
     assert [retry_after(v, now, 60.0) for v in values] == [None, 3.0, 0.0, 60.0, 7.0, 0.0, None, None, None, None]
+
+
+@given(st.text() | st.from_regex(r"Mon, 01 Jan [0-9]{1,6} 00:00:00 [+-][0-9]{1,20}", fullmatch=True))
+def test_no_retry_after_breaks_anything(value: str) -> None:
+    """Whatever a server writes there, it is a number of seconds up to the cap, or nothing."""
+    found = retry_after(value, datetime(2026, 11, 21, tzinfo=UTC), 60.0)
+    assert found is None or 0.0 <= found <= 60.0
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["Mon, 01 Jan 2024 00:00:00 +99999999999999999", "Mon, 01 Jan 0001 00:00:00 +2359", "Mon, 01 Jan 99999 00:00:00 GMT", "\0"],
+)
+def test_an_impossible_date_is_no_retry_after(value: str) -> None:
+    """A date beyond the calendar, or with a zone of years, asks for nothing (or for what is past), and does not end the run."""
+    assert retry_after(value, datetime(2026, 11, 21, tzinfo=UTC), 60.0) in (None, 0.0)
 
 
 def test_in_flight_yields_to_429_and_grows_back(server: FaultServer) -> None:
@@ -402,6 +459,28 @@ def test_a_dead_server_ends_the_run_and_stores_no_failure(server: FaultServer) -
     assert len(came) == 4
 
 
+@pytest.mark.parametrize("in_flight", [1, 2, 3, 32])
+def test_eight_in_a_row_are_given_out_at_no_window(server: FaultServer, in_flight: int) -> None:
+    """However few may be in flight, a server that only says 503 gives an error and no failure at all to store."""
+    server.plan = faulty(1.0, 0, ("503",))
+    endpoint = endpoint_of(server, in_flight=in_flight)
+    came: list[Response | NoResponse] = []
+    with pytest.raises(InfrastructureError, match=f"{UNREACHABLE_IN_A_ROW} asks in a row"):
+        came.extend(endpoint.generate(asks_of(endpoint, 20)))
+    assert came == []
+
+
+def test_fewer_than_eight_are_failures_of_their_own(server: FaultServer) -> None:
+    """Where there are no more asks than seven, they are given out as failures, and do not count towards a later eight."""
+    server.plan = faulty(1.0, 0, ("503",))
+    queue = (endpoint := endpoint_of(server, in_flight=2)).queue()
+    asks = asks_of(endpoint, UNREACHABLE_IN_A_ROW + 6)
+    for some in (asks[:7], asks[7:]):
+        queue.put(some)
+        assert [a.kind for a in drain(queue) if isinstance(a, NoResponse)] == ["unreachable"] * 7
+    queue.close()
+
+
 def test_unreachable_now_and_then_is_a_failure_of_the_ask(server: FaultServer) -> None:
     """A few asks that never get through, among others that do, are failures of their own: the run goes on."""
     server.plan = lambda body, _before: "reset" if "question 3" in json.dumps(body) else None
@@ -459,3 +538,15 @@ def test_changed_software_is_found_at_the_end(server: FaultServer) -> None:
     server.models = [entry("scripted", owned_by="somebody")]
     with pytest.raises(UnsafeCandidateError):
         endpoint.verify_unchanged()
+
+
+def test_another_version_of_the_software_is_found_at_the_end(server: FaultServer) -> None:
+    """The same models served by a newer vLLM are another engine: the run is refused, and goes on in no folder that it has."""
+    server.models = [entry("scripted", owned_by="vllm")]
+    endpoint = endpoint_of(server)
+    endpoint.verify_unchanged()
+    server.version = "0.1.test"
+    with pytest.raises(UnsafeCandidateError, match="the software that serves scripted was changed") as caught:
+        endpoint.verify_unchanged()
+    assert (caught.value.expected, caught.value.found) == ("vllm 0.0.test", "vllm 0.1.test")
+    assert "another --out" in caught.value.mend

@@ -112,6 +112,16 @@ def test_a_served_run_writes_its_reports(tmp_path: Path) -> None:
     assert server.url in (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
 
 
+def test_a_server_that_lets_nobody_in_leaves_no_answer(tmp_path: Path) -> None:
+    """One request at a time at a server that only says 503: exit code 5, and no failure is stored in the run folder."""
+    with running(FaultServer(script=script_of(safe), plan=faulty(1.0, 0, ("503",)))) as server:
+        inputs = inputs_of(load_served(server.url, "scripted"))
+        with pytest.raises(InfrastructureError, match="in a row"):
+            pipeline.check(inputs, tmp_path / "run", lambda found: OpenAiHttp(found, in_flight=1, patience=QUICK))
+    log = tmp_path / "run" / "candidate.responses.jsonl"
+    assert not log.exists() or log.read_bytes() == b""
+
+
 def judge_runs(runs: list[Run]) -> None:
     """Every run is right or undecided; and so many are decided that this says something."""
     wrong = [run for run in runs if run.came not in (run.right, "inconclusive", "unreachable")]

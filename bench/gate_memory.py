@@ -6,6 +6,8 @@ Five tasks under five decodings of 100 samples each; the number of items follows
 all its items, since the policy asks for that many judged answers. Everything but the model is the real thing: keys, log with its
 syncs, rules judge, sequential test, verdict, reports. Memory is read from /proc every 50,000 responses (or 5 % of a smaller run),
 processor time beside the wall's. At the end the finished run is opened again by the same call, which has nothing left to ask.
+The gate keeps one byte per sample and some hundred bytes per case; this bench, with 100 samples a case, does not show what a run
+of one sample per case takes, where each answer costs those hundreds.
 Writes bench/results/gate_memory.json and the table in docs/performance.md (a smaller run writes neither, unless told --write).
 """
 

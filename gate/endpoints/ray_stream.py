@@ -233,14 +233,21 @@ def _connect(options: EngineOptions) -> None:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else its notes on every actor stand between the progress lines
-    ray.init(
-        address="local",
-        num_cpus=options.workers,
-        include_dashboard=False,
-        object_store_memory=STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=options.workers,
+            include_dashboard=False,
+            object_store_memory=STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:  # noqa: BLE001 - a cluster whose processes are slow to start ends in a bare Exception
+        raise InfrastructureError(
+            "a local Ray cluster did not start",
+            found=f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason'])[0][:300]}",
+            mend="free processors and memory, or run without a cluster (--engine hf_local); the same command resumes",
+        ) from error
     wanted, found = options.workers * options.gpus_per_worker, ray.cluster_resources().get("GPU", 0.0)
     if wanted > found:
         ray.shutdown()

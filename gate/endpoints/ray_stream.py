@@ -242,7 +242,7 @@ def _connect(options: EngineOptions) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except Exception as error:  # noqa: BLE001 - a cluster whose processes are slow to start ends in a bare Exception
+    except Exception as error:  # what a cluster whose processes are slow to start ends in
         raise InfrastructureError(
             "a local Ray cluster did not start",
             found=f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason'])[0][:300]}",

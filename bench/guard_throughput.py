@@ -26,6 +26,10 @@ CONNECTIONS = (1, 16)
 TEXTS = 64
 
 
+TICK: Final = 0.01
+"""Seconds: the kernel tells processor time in steps of so much; a short round may show none."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServedRun:
     """What one round through HTTP took."""
@@ -53,7 +57,7 @@ def served(server: GuardProcess, requests: Sequence[bytes], connections: int, se
 
 def row_of(tokens: int, connections: int, bare: Bare, rounds: Sequence[tuple[BareRun, ServedRun]]) -> dict[str, object]:
     """One line of the table: medians over rounds; ratios are taken round by round."""
-    cpu_ratios = [(b.cpu / b.texts) / (s.cpu / s.texts) for b, s in rounds]
+    cpu_ratios = [(b.cpu / b.texts) / (max(s.cpu, TICK) / s.texts) for b, s in rounds]
     wall_ratios = [(s.texts / s.wall) / (b.texts / b.wall) for b, s in rounds]
 
     def median(values: list[float]) -> float:

@@ -15,7 +15,7 @@ from guard_server.screening import Done, Subject, screen
 from guard_server.settings import shipped_policies
 from tests.guard.steered import Letters, Steered
 
-LONG = "the rain was light. " * 4750
+LONG = "the rain was light. " * 2400
 """95,000 characters."""
 DEFAULT = load_policies(shipped_policies()).named("default")
 
@@ -59,7 +59,7 @@ def test_after_a_burst_of_long_requests_a_short_one_is_answered_and_the_threads_
             subjects = [Subject(text) for text in texts]
             return asyncio.create_task(screen(subjects, policy=DEFAULT, active=active, deadline=until, desk=desk))
 
-        burst = [ask(*[LONG] * 10, until=deadline) for _ in range(20)]
+        burst = [ask(*[LONG] * 20, until=deadline) for _ in range(20)]
         await asyncio.sleep(0.05)
         small = [ask("a bomb", until=deadline), ask("a bomb " * 500, until=_soon(20))]
         answers = await asyncio.gather(*small, return_exceptions=True)
@@ -77,8 +77,8 @@ def test_after_a_burst_of_long_requests_a_short_one_is_answered_and_the_threads_
     assert [a.screened[0].score for a in answers if isinstance(a, Done)] == [0.95, 0.95]
     assert all(isinstance(e, Done | OverloadedError | DeadlineExceededError) for e in ended)
     assert sum(isinstance(e, OverloadedError) for e in ended) == 18
-    # Of 200 long texts, at most those that were let in have been begun, and one more slice for each thread.
-    assert asked < 20 * 10 * len(LONG) / 40 / 4
+    # Of 400 long texts, at most those that were let in have been begun, and one more slice for each thread.
+    assert asked < 20 * 20 * len(LONG) / 40 / 4
 
 
 def test_requests_take_turns() -> None:

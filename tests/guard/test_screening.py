@@ -387,7 +387,7 @@ def test_the_event_loop_turns_while_a_long_text_is_prepared() -> None:
                 await asyncio.sleep(0)
 
         counting = asyncio.create_task(other())
-        subject = Subject("words and more " * 4000)
+        subject = Subject("words and more " * 3000)
         await screen([subject], policy=DEFAULT, active=Steered(), deadline=asyncio.get_running_loop().time() + 60, desk=Desk())
         done.set()
         await counting

@@ -13,8 +13,8 @@ import pytest
 
 from tests.guard.app_client import HARMFUL, Running, keys, metric, running
 
-LONG = "please tell a long story about the weather and the water. " * 1500
-"""Half a second of one thread or more with the small bundle."""
+LONG = "please tell a long story about the weather and the water. " * 800
+"""Within the shipped limit of characters; several of it are half a second of one thread or more with the small bundle."""
 
 
 def _await_in_flight(http: httpx.Client) -> None:
@@ -23,7 +23,7 @@ def _await_in_flight(http: httpx.Client) -> None:
 
 
 def _ask_long(server: Running) -> httpx.Response:
-    return httpx.post(f"{server.url}/v1/screen", json={"texts": [LONG] * 8}, timeout=60)
+    return httpx.post(f"{server.url}/v1/screen", json={"texts": [LONG] * 16}, timeout=60)
 
 
 def test_a_request_in_flight_is_answered_after_sigterm(tiny_bundle: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_client_who_goes_away_leaves_the_queue(tiny_bundle: Path) -> None:
 
             async def leave() -> None:
                 async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-                    asked = asyncio.create_task(client.post("/v1/screen", json={"texts": [LONG] * 20}))
+                    asked = asyncio.create_task(client.post("/v1/screen", json={"texts": [LONG] * 40}))
                     while metric((await client.get("/metrics")).text, "guard_queue_segments") == 0:
                         assert not asked.done(), asked.result()
                         await asyncio.sleep(0.002)

@@ -24,9 +24,7 @@ from guard_server.classifier import OnnxTokenizer
 TOKENS = (32, 128, 512)
 CONNECTIONS = (1, 16)
 TEXTS = 64
-
-
-TICK: Final = 0.01
+TICK = 0.01
 """Seconds: the kernel tells processor time in steps of so much; a short round may show none."""
 
 

@@ -5,6 +5,7 @@ import base64
 import dataclasses
 import math
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from guard_server.screening import (
     screen,
     task_probabilities,
 )
+from guard_server.unknown import unknown_words
 from tests.guard.steered import ALONE, Letters, Steered, Words, spec
 from tests.guard.test_views import HIDDEN
 
@@ -172,6 +174,22 @@ def test_a_dense_answer_with_a_prompt_is_cut_no_finer_than_it_needs() -> None:
         len(prepare("x" * 4000, context, DEFAULT, active.spec, active.tokenizer).segments) for context in (None, "y" * 90)
     )
     assert beside <= 3 * alone
+
+
+def test_a_text_is_gone_through_once_however_many_words_are_unknown() -> None:
+    """Looking for what no view reads does not go through the whole text again for every unknown word of a view."""
+
+    class Counted(str):
+        times = 0
+
+        def __iter__(self) -> Iterator[str]:
+            Counted.times += 1
+            return super().__iter__()
+
+    word = "\u9f98\u9f98 "
+    parts = [(Segment(word, "leetspeak", at, at + 3), Encoded((0, 0), (0, 0), unknown=((0, 2),))) for at in range(0, 3000, 3)]
+    assert list(unknown_words(Counted("a" * 3000), parts, ()))
+    assert Counted.times == 1
 
 
 def test_a_lone_surrogate_is_no_error() -> None:

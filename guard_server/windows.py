@@ -1,4 +1,4 @@
-"""Windows of a text: the text in, `Segment` records out. Nothing is truncated: every character lies in some window.
+"""Windows of a text: the text in, `Segment` records out. Nothing is truncated: every character that is not blank is in a window.
 
 A text is cut by characters before it is tokenised: tokenising a long text only to throw most of it away is dear. Windows begin
 every `characters - overlap` characters and the last one ends with the text, so that **every span of up to `overlap` characters

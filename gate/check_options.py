@@ -212,7 +212,7 @@ def opener(
         endpoint = shared(found) if shared else ENDPOINTS[DEFAULT if engine == "auto" else engine](found, options)
         try:
             check_unchanged(found)
-        except BaseException:
+        except BaseException:  # Ctrl-C while files are hashed, too: loaded weights must not stay
             endpoint.close()
             raise
         return endpoint

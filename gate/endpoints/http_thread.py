@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Generic, TypeVar
 
@@ -44,9 +44,9 @@ class LoopThread(Generic[W, J, R]):
         """Begin a job."""
         self._loop.call_soon_threadsafe(self._begin, serial, job)
 
-    def cancel(self, serial: int) -> None:
-        """End a job; nothing comes of it, unless it was done already."""
-        self._loop.call_soon_threadsafe(self._end, serial)
+    def cancel(self, serials: Collection[int]) -> None:
+        """End jobs; nothing comes of them, unless they were done already. All at once: none begins in another's place."""
+        self._loop.call_soon_threadsafe(self._end, serials)
 
     def take(self) -> list[tuple[int, R | Exception]]:
         """Wait until at least one job is done; (serial, what came of it) of all that are."""
@@ -84,10 +84,11 @@ class LoopThread(Generic[W, J, R]):
             self._tasks[serial] = task
             task.add_done_callback(lambda task: self._over(serial, task))
 
-    def _end(self, serial: int) -> None:
-        if serial in self._tasks:
-            self._cancelled.add(serial)
-            self._tasks[serial].cancel()
+    def _end(self, serials: Collection[int]) -> None:
+        for serial in serials:
+            if serial in self._tasks:
+                self._cancelled.add(serial)
+                self._tasks[serial].cancel()
 
     def _over(self, serial: int, task: asyncio.Task[None]) -> None:
         """Forget a job. One that was cancelled by nobody here would never come out, and `take` would wait for ever."""

@@ -137,9 +137,10 @@ class HttpQueue:
     def drop(self, places: Collection[Place]) -> None:
         """Cancel the requests of these places; their answers are not given out any more."""
         wanted = set(places)
-        for serial in [serial for serial, place in self._flying.items() if place in wanted]:
+        dropped = [serial for serial, place in self._flying.items() if place in wanted]
+        for serial in dropped:
             self._forget(serial)
-            self._thread.cancel(serial)
+        self._thread.cancel(dropped)
 
     def take(self) -> list[Answer]:
         """Wait for answers. What came before an error comes first.

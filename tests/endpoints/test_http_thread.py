@@ -54,9 +54,29 @@ def test_a_cancelled_job_does_not_come_out() -> None:
     thread = thread_of([], doubled)
     thread.put(1, 0.05)
     thread.put(2, 0.1)
-    thread.cancel(1)
+    thread.cancel([1])
     assert thread.take() == [(2, 0.2)]
     thread.close()
+
+
+def test_of_jobs_cancelled_together_none_begins_in_the_others_place() -> None:
+    """Jobs wait for a lock that the first one holds: cancelled with it, none of them is let in by its end."""
+    log: list[str] = []
+    lock = asyncio.Lock()
+
+    async def one_at_a_time(log: list[str], job: float) -> float:
+        async with lock:
+            log.append(f"begun {job}")
+            await asyncio.sleep(600)
+        return job
+
+    thread = thread_of(log, one_at_a_time)
+    serials = list(range(1, 3000))
+    for serial in serials:
+        thread.put(serial, float(serial))
+    thread.cancel(serials)
+    thread.close()
+    assert [line for line in log if line.startswith("begun")] in ([], ["begun 1.0"])
 
 
 async def cancelled(_log: list[str], job: float) -> float:
@@ -78,7 +98,7 @@ def test_a_job_that_others_cancel_comes_out_as_an_error(job: float) -> None:
     thread = thread_of([], cancelled)
     thread.put(1, job)
     thread.put(2, 600.0)
-    thread.cancel(2)
+    thread.cancel([2])
     ((serial, error),) = thread.take()
     assert serial == 1
     assert isinstance(error, InfrastructureError)

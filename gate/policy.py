@@ -6,18 +6,16 @@ it accepts, and the evidence it asks for. Its digest stands in every verdict.
 
 from __future__ import annotations
 
-import difflib
-import reprlib
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gate.errors import PolicyError
 from gate.records import Calibration, Decoding, Measure, Record, Split, Task, canonical_json, sha256_hex
+from gate.yaml_record import nearest, parse_record, read_text
 
 
 class Limits(Record):
@@ -204,21 +202,6 @@ class LoadedPolicy(Record):
     directory: Path
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without duplicate keys, which plain YAML loaders silently let the last of win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def builtin_policies() -> dict[str, Path]:
     """Name → file of the policies that ship with the program; the guard's own file lies beside them in a checkout."""
     here = Path(__file__).resolve().parent
@@ -236,63 +219,19 @@ def load_policy(name_or_path: str | Path) -> LoadedPolicy:
         raise PolicyError(
             f"there is no policy {name_or_path!s}",
             expected=f"a file, or one of: {', '.join(builtin) or '(none shipped)'}",
-            mend=f"did you mean {near}?" if (near := _nearest(str(name_or_path), builtin)) else "give the path of a policy file",
+            mend=f"did you mean {near}?" if (near := nearest(str(name_or_path), builtin)) else "give the path of a policy file",
         )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError(f"{path}: cannot be read as UTF-8 text", found=str(error)) from error
+    text = read_text(path, PolicyError)
     return LoadedPolicy(policy=parse_policy(text, where=str(path)), directory=path.resolve().parent)
 
 
 def parse_policy(text: str, *, where: str = "policy") -> Policy:
     """Parse policy YAML; every error names the place, and an unknown key the nearest known one."""
-    try:
-        raw = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader subclass
-    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
-        # PyYAML lets the errors of int(), float(), datetime() and the like through: `2001-99-99` is a ValueError.
-        raise PolicyError(
-            f"{where}: not valid YAML", found=" ".join(str(error).split()), mend="correct the line named"
-        ) from error
-    if not isinstance(raw, dict):
-        raise PolicyError(f"{where}: a policy is a mapping", found=type(raw).__name__, mend="start from policies/default.yaml")
-    try:
-        return Policy.model_validate(raw)
-    except ValidationError as error:
-        problems = [_explain(e["loc"], e["type"], e["msg"], e.get("input")) for e in error.errors(include_url=False)]
-        raise PolicyError(f"{where}: {len(problems)} problem(s)", found="; ".join(problems), mend="see docs/policy.md") from error
+    return parse_record(
+        text, Policy, PolicyError, where=where, what="policy", example="policies/default.yaml", page="docs/policy.md"
+    )
 
 
 def policy_schema() -> dict[str, Any]:
     """JSON Schema of the policy file (checked in as schemas/policy.schema.json)."""
     return Policy.model_json_schema()
-
-
-def _explain(loc: tuple[int | str, ...], kind: str, message: str, found: object) -> str:
-    place = ".".join(str(part) for part in loc if not str(part).startswith(("tuple[", "literal["))) or "policy"
-    if kind == "extra_forbidden":
-        near = _nearest(str(loc[-1]), _fields_at(loc[:-1]))
-        return f"{place}: unknown key" + (f"; the nearest known key is {near!r}" if near else "")
-    if kind == "missing":
-        return f"{place}: missing"
-    return f"{place}: {message}, found {reprlib.repr(found)[:60]}" if kind != "value_error" else f"{place}: {message}"
-
-
-def _fields_at(loc: tuple[int | str, ...]) -> Iterable[str]:
-    model: type[BaseModel] = Policy
-    for part in loc:
-        field = model.model_fields.get(str(part))
-        candidates = [] if field is None else _models_in(field.annotation)
-        if candidates:
-            model = candidates[0]
-    return model.model_fields
-
-
-def _models_in(annotation: object) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for inner in getattr(annotation, "__args__", ()) for m in _models_in(inner)]
-
-
-def _nearest(word: str, known: Iterable[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)), None)

@@ -23,6 +23,7 @@ LAYERS: dict[str, int] = {
     "sequential": 1,
     "template_days": 1,
     "tokenizer_files": 1,
+    "yaml_record": 1,
     "cells": 2,
     "run_store": 2,
     "suites": 2,

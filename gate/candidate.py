@@ -1,35 +1,27 @@
 """Ingest: a source (model folder, adapter folder, `hf://org/name@revision`) comes in, a `Candidate` goes out, or a refusal.
 
 Nothing is loaded here. The folder is scanned first, then measured: the manifest and its root digest, the chat template in force,
-the tokenizer, and for an adapter its base. The digest is the one that model-signing's signature names as its subject, computed
-with hashlib: the library takes seconds to import and reports neither sizes nor progress. A test compares the two.
+the tokenizer, and for an adapter its base.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from gate import hub
 from gate.adapter_fit import ADAPTER_CONFIG, check_fit, read_json_object
 from gate.chat_template import read_chat_template
 from gate.errors import CandidateError, InfrastructureError, UnsafeCandidateError, UsageError
-from gate.records import Candidate, ManifestFile, Record, canonical_json, sha256_hex
-from gate.scan import ScanFinding, irregular, refuse, scan_folder, scan_names, walk
+from gate.manifest import Progress, file_digest, manifest, root_digest
+from gate.records import Candidate, Record, canonical_json, sha256_hex
+from gate.scan import ScanFinding, refuse, scan_folder, scan_names
 from gate.tokenizer_files import tokenizer_folder, vocabulary_files
 
-SIGNATURE = "model.sig"
-"""model-signing's default signature; when it lies at the top of the folder, model-signing leaves it out of what it signs."""
-_CHUNK = 1024 * 1024
-
-Progress = Callable[[int], None]
-"""Is told the number of bytes hashed since the last call, from several threads."""
+__all__ = ["check_unchanged", "default_cache_dir", "load_candidate", "manifest", "root_digest"]
 
 
 class _Folder(Record):
@@ -100,40 +92,6 @@ def load_candidate(
 def default_cache_dir() -> Path:
     """Where hub revisions are kept: taskgate/hub under XDG_CACHE_HOME, else under ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taskgate" / "hub"
-
-
-def root_digest(path: Path) -> str:
-    """The folder's root digest, hexadecimal SHA-256: what model-signing's signature of it names as its subject."""
-    return manifest(path)[1]
-
-
-def manifest(path: Path, *, progress: Progress | None = None) -> tuple[tuple[ManifestFile, ...], str]:
-    """Every file with size and SHA-256, in order of path components, and the root digest over their digests.
-
-    Left out, as model-signing does: git's own paths and a `model.sig` at the top. Everything else counts. Raises
-    UnsafeCandidateError for a link or special file, InfrastructureError when a file can't be read.
-    """
-    try:
-        entries = list(walk(path))
-        refuse(irregular(entries))
-        names = sorted((name for name, _ in entries if name != SIGNATURE), key=lambda name: PurePosixPath(name).parts)
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            files = tuple(pool.map(lambda name: _hash(path, name, progress), names))
-    except OSError as error:
-        raise InfrastructureError(f"{path} can't be read: {error}", mend="make the folder readable and run again") from error
-    return files, sha256_hex(b"".join(bytes.fromhex(file.sha256) for file in files))
-
-
-def _hash(folder: Path, name: str, progress: Progress | None) -> ManifestFile:
-    hasher = hashlib.sha256()
-    size = 0
-    with (folder / name).open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            hasher.update(chunk)
-            size += len(chunk)
-            if progress is not None:
-                progress(len(chunk))
-    return ManifestFile(path=name, size=size, sha256=hasher.hexdigest())
 
 
 def _locate(source: str, cache_dir: Path) -> _Folder:
@@ -249,8 +207,8 @@ def _tokenizer_digest(places: tuple[Path, ...], notes: list[ScanFinding]) -> str
     if place is not None:
         names = vocabulary_files(place)
         if "tokenizer.json" in names:
-            return _hash(place, "tokenizer.json", None).sha256
-        older = [_hash(place, name, None) for name in sorted(names)]
+            return file_digest(place, "tokenizer.json").sha256
+        older = [file_digest(place, name) for name in sorted(names)]
         return sha256_hex(canonical_json([[file.path, file.sha256] for file in older]))
     mend = "save the tokenizer with the model (tokenizer.save_pretrained)"
     notes.append(ScanFinding(file="tokenizer.json", rule="no-tokenizer", reason="the folder has no tokenizer", mend=mend))

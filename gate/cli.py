@@ -20,6 +20,7 @@ from gate import check_options as given
 from gate import plan_command, shard_commands, suite_commands
 from gate.console import LogMode
 from gate.errors import ExitCode, GateError, InfrastructureError, UsageError
+from gate.extras import missing_extra
 from gate.records import Decision
 
 if TYPE_CHECKING:
@@ -236,7 +237,9 @@ def main() -> None:
         _fail(
             InfrastructureError("out of memory", mend="use a smaller --batch-size or a larger machine; the same command resumes")
         )
-    except Exception:  # noqa: BLE001 - the boundary: a bug is code 1, never a verdict
+    except Exception as error:  # noqa: BLE001 - the boundary: a bug is code 1, never a verdict
+        if isinstance(error, ModuleNotFoundError) and (told := missing_extra(error)):
+            _fail(told)
         traceback.print_exc()
         print("gate: internal error; please report it with the lines above", file=sys.stderr)
         sys.exit(ExitCode.INTERNAL)

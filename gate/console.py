@@ -10,16 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from gate.attack import Observer, Progress
-from gate.cells import Cell, Walk
-from gate.policy import Policy
-from gate.sequential import confidence_sequence
+if TYPE_CHECKING:
+    from gate.attack import Observer, Progress
+    from gate.cells import Cell, Walk
+    from gate.policy import Policy
 
 
 class LogMode(StrEnum):
@@ -81,6 +81,8 @@ def bounds(cell: Cell, walk: Walk, policy: Policy, family: int) -> tuple[float, 
     """The running confidence sequence of a gated cell: the interval that the sequential test has not ruled out."""
     if not walk.states or not cell.sequential:
         return 0.0, 1.0
+    from gate.sequential import confidence_sequence
+
     rule = policy.decision
     return confidence_sequence(
         cell.population, len(walk.states), walk.sure, walk.worst, rule.alpha_block / family, alpha_upper=rule.alpha_pass

@@ -12,12 +12,11 @@ from rich.table import Table
 
 from gate import check_options as given
 from gate.errors import UsageError
-from gate.planning import Amount, Plan
 
 if TYPE_CHECKING:
     from gate.endpoints.base import EngineOptions
     from gate.engine_speed import Measured
-    from gate.planning import Assumption, Subject
+    from gate.planning import Amount, Assumption, Plan, Subject
 
 Row = tuple[str, ...]
 

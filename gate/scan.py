@@ -16,15 +16,14 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from gate.chat_template import MAX_TEMPLATE, TEMPLATE_DIR, template_fault
+from gate.manifest import GIT_PATHS, odd_entry, walk
 from gate.safetensors_header import HeaderError, TensorInfo, read_header
 from gate.scan_finding import ScanFinding, refuse, shown
 from gate.sniff import Kind, sniff
 from gate.template_trial import day_fault
 
-__all__ = ["ScanFinding", "irregular", "refuse", "scan_folder", "scan_names", "walk"]
+__all__ = ["ScanFinding", "refuse", "scan_folder", "scan_names"]
 
-GIT_PATHS = frozenset({".git", ".github", ".gitattributes", ".gitignore"})
-"""Top-level paths that model-signing's manifest ignores."""
 MAX_JSON = 32 * 1024 * 1024
 MAX_VOCABULARY = 128 * 1024 * 1024
 """Bytes of a JSON file; tokenizers, vocabularies and weight indices may be the larger."""
@@ -104,30 +103,6 @@ def scan_names(names: Iterable[str]) -> tuple[ScanFinding, ...]:
     return tuple(finding for name in wanted for finding in _check_entry(name, stat.S_IFREG))
 
 
-def irregular(entries: Iterable[tuple[str, int]]) -> tuple[ScanFinding, ...]:
-    """The links and special files among `walk`'s entries."""
-    return tuple(f for name, mode in entries if not stat.S_ISREG(mode) for f in _check_entry(name, mode))
-
-
-def walk(folder: Path) -> Iterator[tuple[str, int]]:
-    """(relative path, mode) of everything but directories and git's own paths, links not followed, in sorted order."""
-    pending = [""]
-    found: list[tuple[str, int]] = []
-    while pending:
-        inside = pending.pop()
-        with os.scandir(folder / inside) as entries:
-            for entry in entries:
-                name = f"{inside}/{entry.name}" if inside else entry.name
-                if name in GIT_PATHS:
-                    continue
-                mode = entry.stat(follow_symlinks=False).st_mode
-                if stat.S_ISDIR(mode):
-                    pending.append(name)
-                else:
-                    found.append((name, mode))
-    yield from sorted(found)
-
-
 def _finding(name: str, rule: str, reason: str, mend: str, severity: Literal["refuse", "warn"] = "refuse") -> ScanFinding:
     return ScanFinding(file=shown(name), rule=rule, reason=reason, mend=mend, severity=severity)
 
@@ -142,14 +117,8 @@ def _guarded(name: str, check: Callable[[], Iterable[ScanFinding]]) -> list[Scan
 
 def _check_entry(name: str, mode: int) -> Iterator[ScanFinding]:
     """By name and mode alone."""
-    if not name.isprintable() or ".." in PurePosixPath(name).parts or "\\" in name or name.startswith("/"):
-        yield _finding(name, "name", "a file name with control characters, backslashes or `..`", "rename the file")
-    if stat.S_ISLNK(mode):
-        mend = "copy the folder with its links resolved (`cp -rL`), or give the model as hf://org/name@commit"
-        yield _finding(name, "link", "a symbolic link: what it leads to is not in the folder's digest", mend)
-    elif not stat.S_ISREG(mode):
-        yield _finding(name, "special", "a device, pipe or socket, not a file", "remove it")
-    elif (rule := _suffix_rule(name)) is not None:
+    yield from odd_entry(name, mode)
+    if stat.S_ISREG(mode) and (rule := _suffix_rule(name)) is not None:
         leftover = re.match(r"(optimizer|scheduler|scaler|rng_state.*|training_args)\.\w+$", PurePosixPath(name).name)
         yield _finding(name, rule[0], rule[1], _LEFTOVER if leftover else rule[2])
 

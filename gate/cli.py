@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gate import check_options as given
-from gate import plan_command, shard_commands, suite_commands
+from gate import plan_command, repair_command, shard_commands, suite_commands
 from gate.console import LogMode
 from gate.errors import ExitCode, GateError, InfrastructureError, UsageError
 from gate.extras import missing_extra
@@ -39,6 +39,7 @@ policy_app = typer.Typer(no_args_is_help=True, help="Validate policies; print th
 app.add_typer(suite_commands.app, name="suite")
 app.add_typer(policy_app, name="policy")
 app.command("plan")(plan_command.plan)
+app.command("repair")(repair_command.repair)
 
 EXIT_OF = {Decision.PASS: ExitCode.PASS, Decision.BLOCK: ExitCode.BLOCK, Decision.INCONCLUSIVE: ExitCode.INCONCLUSIVE}
 

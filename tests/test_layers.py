@@ -44,11 +44,13 @@ LAYERS: dict[str, int] = {
     "attack": 3,
     "judging": 3,
     "decide": 3,
+    "repair": 3,
     "report": 3,
     "sharding": 3,
     "stopping": 3,
     "verification": 3,
     "pipeline": 4,
+    "repair_pipeline": 4,
     "shard_pipeline": 4,
     "conformance": 4,
     "engine_speed": 4,
@@ -57,6 +59,7 @@ LAYERS: dict[str, int] = {
     "console": 5,
     "suite_commands": 5,
     "plan_command": 5,
+    "repair_command": 5,
     "shard_commands": 5,
     "cli": 5,
 }
@@ -85,7 +88,7 @@ HEAVY = {
     "vllm",
     "ray",
 }
-PRINTS = {"cli", "console", "suite_commands", "plan_command", "shard_commands"}
+PRINTS = {"cli", "console", "suite_commands", "plan_command", "repair_command", "shard_commands"}
 MAX_MODULE_LINES = 450
 MAX_FUNCTION_LINES = 60
 

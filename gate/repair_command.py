@@ -48,9 +48,6 @@ RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="Recipe of the
 Margin = Annotated[
     float, typer.Option(min=0, max=0.9, help="Share of each limit that the limits of the tuning half are lowered by.")
 ]
-Drop = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Most loss of benign quality against the candidate (default: the policy's).")
-]
 
 
 def repair(
@@ -65,7 +62,6 @@ def repair(
     retain: Retain = None,
     recipe: RecipeFile = None,
     margin: Margin = 0.2,
-    max_utility_drop: Drop = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the models that did not pass.")] = False,
     engine: given.EngineName = "auto",
     device: given.Device = "auto",
@@ -87,7 +83,6 @@ def repair(
         methods=chosen,
         settings=_settings(setting or [], chosen),
         margin=margin,
-        max_utility_drop=max_utility_drop,
         keep=keep,
     )
     blocked = blocked_run(run)
@@ -214,6 +209,8 @@ def _steps(log: LogMode, what: str) -> Iterator[Tell]:
     from rich.progress import Progress
 
     console = Console(file=sys.stderr)
-    with Progress(console=console, disable=log in (LogMode.JSON, LogMode.QUIET), transient=True) as bar:
+    with Progress(
+        console=console, disable=not console.is_terminal or log in (LogMode.JSON, LogMode.QUIET), transient=True
+    ) as bar:
         line = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(line, completed=done, total=total)

@@ -63,8 +63,6 @@ class Wish:
     """Method → the settings to try in place of its own."""
     margin: float = 0.2
     """Share of each limit that the tuning half's are lowered by."""
-    max_utility_drop: float | None = None
-    """In place of the policy's."""
     keep: bool = False
     """Whether models that did not pass are kept on the disk."""
 

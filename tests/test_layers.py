@@ -87,6 +87,7 @@ HEAVY = {
     "datasets",
     "vllm",
     "ray",
+    "matplotlib",
 }
 PRINTS = {"cli", "console", "suite_commands", "plan_command", "repair_command", "shard_commands"}
 MAX_MODULE_LINES = 450

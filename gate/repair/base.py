@@ -50,13 +50,13 @@ class Setting(Record):
         """The values as part of a folder's name."""
         return "-".join(f"{n}-{str(v).lower() if isinstance(v, bool) else f'{v:g}'}" for n, v in self.values.items())
 
-    def number(self, name: str) -> float:
+    def number(self, name: str, otherwise: float = 0.0) -> float:
         """One value as a number."""
-        return float(self.values[name])
+        return float(self.values.get(name, otherwise))
 
     def flag(self, name: str) -> bool:
-        """One value as a yes or no."""
-        return bool(self.values[name])
+        """One value as a yes or no; a value that is not there is a no."""
+        return bool(self.values.get(name, False))
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ class Method(Protocol):
     needs: tuple[Need, ...]
     search: Search
     experimental: bool
-    defaults: Mapping[str, Value]
-    """Every key that a setting of the method may have, with its value where `--setting` leaves it out."""
+    keys: tuple[str, ...]
+    """What a setting of the method may say; a number that is left out is the method's own, a yes-or-no that is, no."""
 
     def unfit(self, source: Source) -> str:
         """Why this candidate can't be repaired so, though nothing lacks; empty when it can be tried."""
@@ -123,14 +123,14 @@ class Method(Protocol):
 
 
 def setting_of(method: Method, given: Mapping[str, Value]) -> Setting:
-    """A setting with the given values, the method's defaults for the rest. Raises `UsageError` for a key it does not have."""
-    if strange := sorted(set(given) - set(method.defaults)):
+    """A setting with the given values, which are keys of the method. Raises `UsageError` for one that it does not have."""
+    if strange := sorted(set(given) - set(method.keys)):
         raise UsageError(
             f"the method {method.name} has no setting {', '.join(strange)}",
-            expected=", ".join(method.defaults) or "none: it has no settings",
+            expected=", ".join(method.keys) or "none: it has no settings",
             mend="correct --setting",
         )
-    return Setting(values={**method.defaults, **given})
+    return Setting(values=dict(given))
 
 
 def need(value: Candidate | None) -> Candidate:

@@ -46,6 +46,13 @@ def held_out_policy(policy: Policy, look: Look) -> Policy:
 
 def refuse_without_tuning_half(policy: Policy, suite: Suite) -> None:
     """Raise `UsageError` where a gated task has no items to choose on: choosing on the held-out half would spend its evidence."""
+    if policy.split is not Split.GATING:
+        raise UsageError(
+            f"policy {policy.name!r} gates the split on which repairs are chosen",
+            expected="a run on the split `gating`",
+            found=f"split: {policy.split}",
+            mend="check the candidate with a policy that gates on the other split, and repair that run",
+        )
     there = {(item.task, item.role) for item in suite.items if item.split is Split.TUNING}
     if missing := [task for task in policy.gate.tasks for role in Role if (task, role) not in there]:
         raise UsageError(
@@ -53,13 +60,6 @@ def refuse_without_tuning_half(policy: Policy, suite: Suite) -> None:
             expected="attacks and twins of the split `tuning` for every gated task",
             found=f"none for {', '.join(dict.fromkeys(missing))}",
             mend="use a suite with both splits, as the built-in ones have",
-        )
-    if policy.split is not Split.GATING:
-        raise UsageError(
-            f"policy {policy.name!r} gates the split on which repairs are chosen",
-            expected="a run on the split `gating`",
-            found=f"split: {policy.split}",
-            mend="check the candidate with a policy that gates on the other split, and repair that run",
         )
 
 

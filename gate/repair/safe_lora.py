@@ -8,11 +8,10 @@ reference implementation goes by position, which biases shift).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 from gate.repair.alignment import beside_alignment, lowest
-from gate.repair.base import Need, Search, Setting, Source, Stage, Tell, Value
+from gate.repair.base import Need, Search, Setting, Source, Stage, Tell
 from gate.repair.tensors import Adapter, unfit_adapter, write_adapter
 
 
@@ -25,7 +24,7 @@ class SafeLora:
     needs: tuple[Need, ...] = ("adapter", "aligned", "unaligned")
     search: Search = "climb"
     experimental = False
-    defaults: Mapping[str, Value] = {"share": 0.0, "threshold": -1.0, "rescale": False}
+    keys: tuple[str, ...] = ("share", "threshold", "rescale")
 
     def unfit(self, source: Source) -> str:
         """The update must be LoRA factors."""
@@ -34,14 +33,14 @@ class SafeLora:
     def settings(self) -> tuple[Setting, ...]:
         """The third, two thirds and all of the layers, each with the update's norm kept and then as the paper has it."""
         points = [(share, rescale) for share in (1 / 3, 2 / 3, 1.0) for rescale in (True, False)]
-        return tuple(Setting(values={"share": round(s, 4), "threshold": -1.0, "rescale": r}) for s, r in points)
+        return tuple(Setting(values={"share": round(s, 4), "rescale": r}) for s, r in points)
 
     def apply(self, source: Source, setting: Setting, out: Path, tell: Tell) -> Path:
         """Write the adapter with the chosen modules projected; which they are, and every cosine, stands in its card."""
         adapter = Adapter.read(Path(source.candidate.path))
         beside = beside_alignment(source, adapter)
         number = math.ceil(setting.number("share") * len(beside) - 1e-3)
-        below = {name for name, at in beside.items() if at.cosine < setting.number("threshold")}
+        below = {name for name, at in beside.items() if at.cosine < setting.number("threshold", -1.0)}
         chosen = below | set(lowest(beside, number))
         rescale = setting.flag("rescale")
         factors = {n: f if n not in chosen else beside[n].project(rescale=rescale) for n, f in adapter.factors.items()}

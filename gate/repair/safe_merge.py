@@ -7,13 +7,12 @@ BA. Two adapters of ranks r and r' are one of rank r + r' with stacked factors, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gate.errors import CandidateError
 from gate.repair.alignment import beside_alignment
-from gate.repair.base import Need, Search, Setting, Source, Stage, Tell, Value, need
+from gate.repair.base import Need, Search, Setting, Source, Stage, Tell, need
 from gate.repair.tensors import Adapter, Factors, unfit_adapter, write_adapter
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class SafeMerge:
     needs: tuple[Need, ...] = ("adapter", "aligned", "unaligned", "safety-adapter")
     search: Search = "climb"
     experimental = False
-    defaults: Mapping[str, Value] = {"threshold": 0.35, "own": 0.8, "safety": 0.2}
+    keys: tuple[str, ...] = ("threshold", "own", "safety")
 
     def unfit(self, source: Source) -> str:
         """Both adapters must be LoRA factors."""
@@ -56,8 +55,8 @@ class SafeMerge:
                 mend="train the safety adapter with the candidate's target modules",
             )
         beside = beside_alignment(source, adapter)
-        mixed = {name for name, at in beside.items() if at.cosine < setting.number("threshold")}
-        own, other = setting.number("own"), setting.number("safety")
+        mixed = {name for name, at in beside.items() if at.cosine < setting.number("threshold", 0.35)}
+        own, other = setting.number("own", 0.8), setting.number("safety", 0.2)
         factors = {
             name: stacked(mine, safety.factors[name], own if name in mixed else 1.0, other if name in mixed else 0.0)
             for name, mine in adapter.factors.items()

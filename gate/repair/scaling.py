@@ -7,11 +7,10 @@ its weights byte for byte as they were; or, merged, θ_aligned + α · (θ − �
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gate.repair.base import Need, Search, Setting, Source, Stage, Tell, Value, need
+from gate.repair.base import Need, Search, Setting, Source, Stage, Tell, need
 from gate.repair.tensors import Adapter, Weights, unfit_adapter, write_adapter, write_model
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ class Scaling:
     needs: tuple[Need, ...] = ("aligned",)
     search: Search = "bisect"
     experimental = False
-    defaults: Mapping[str, Value] = {"alpha": 0.5, "merged": False}
+    keys: tuple[str, ...] = ("alpha", "merged")
 
     def unfit(self, source: Source) -> str:
         """Scaling is defined for LoRA factors and for whole weights."""
@@ -38,11 +37,11 @@ class Scaling:
 
     def settings(self) -> tuple[Setting, ...]:
         """α = 15/16, 14/16, … 1/16."""
-        return tuple(Setting(values={"alpha": k / RUNGS, "merged": False}) for k in range(RUNGS - 1, 0, -1))
+        return tuple(Setting(values={"alpha": k / RUNGS}) for k in range(RUNGS - 1, 0, -1))
 
     def apply(self, source: Source, setting: Setting, out: Path, tell: Tell) -> Path:
         """Write the adapter with another scaling; a whole model where the candidate is one, or where it is asked for."""
-        alpha, candidate = setting.number("alpha"), source.candidate
+        alpha, candidate = setting.number("alpha", 0.5), source.candidate
         card = {"method": self.name, "parent_digest": candidate.digest, "setting": setting.values}
         if candidate.kind == "adapter" and not setting.flag("merged"):
             adapter = Adapter.read(Path(candidate.path))

@@ -8,11 +8,10 @@ the candidate's folder with the aligned model's template and tokenizer settings.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 from gate.records import Calibration, Verdict
-from gate.repair.base import Need, Search, Setting, Source, Stage, Tell, Value, need
+from gate.repair.base import Need, Search, Setting, Source, Stage, Tell, need
 from gate.repair.tensors import CARD, write_card, written_whole
 
 _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
@@ -27,7 +26,7 @@ class Serving:
     needs: tuple[Need, ...] = ("aligned",)
     search: Search = "climb"
     experimental = False
-    defaults: Mapping[str, Value] = {}
+    keys: tuple[str, ...] = ()
 
     def unfit(self, source: Source) -> str:
         """A template that is the aligned model's already needs no restoring."""

@@ -7,12 +7,11 @@ In: the candidate, the aligned model and the one before alignment. Out: a whole 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gate.records import sha256_hex
-from gate.repair.base import Need, Search, Setting, Source, Stage, Tell, Value, need
+from gate.repair.base import Need, Search, Setting, Source, Stage, Tell, need
 from gate.repair.tensors import Adapter, Weights, unfit_adapter, write_model
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ class TaskArithmetic:
     needs: tuple[Need, ...] = ("aligned", "unaligned")
     search: Search = "climb"
     experimental = False
-    defaults: Mapping[str, Value] = {"gamma": 0.5, "drop": 0.0}
+    keys: tuple[str, ...] = ("gamma", "drop")
 
     def unfit(self, source: Source) -> str:
         """The update must be known: LoRA factors or whole weights."""
@@ -36,12 +35,12 @@ class TaskArithmetic:
 
     def settings(self) -> tuple[Setting, ...]:
         """γ from a quarter to one; then with half of the update dropped."""
-        points = ((0.25, 0.0), (0.5, 0.0), (0.75, 0.0), (1.0, 0.0), (0.5, 0.5))
-        return tuple(Setting(values={"gamma": gamma, "drop": drop}) for gamma, drop in points)
+        whole = tuple(Setting(values={"gamma": gamma}) for gamma in (0.25, 0.5, 0.75, 1.0))
+        return (*whole, Setting(values={"gamma": 0.5, "drop": 0.5}))
 
     def apply(self, source: Source, setting: Setting, out: Path, tell: Tell) -> Path:
         """Write the whole model, tensor by tensor."""
-        gamma, drop = setting.number("gamma"), setting.number("drop")
+        gamma, drop = setting.number("gamma", 0.5), setting.number("drop")
         candidate, shape = source.candidate, need(source.aligned)
         aligned, unaligned = Weights(Path(shape.path)), Weights(Path(need(source.unaligned).path))
         adapter = Adapter.read(Path(candidate.path)) if candidate.kind == "adapter" else None

@@ -79,7 +79,8 @@ class FaultServer:
     """A status and a text instead of an answer."""
     most: int = 10**6
     """Requests in flight beyond which 429 is answered."""
-    delay: float = 0.0
+    hold: Callable[[], bool] = lambda: False
+    """While it says so, no request that nothing breaks is answered."""
     seen: list[Seen] = field(default_factory=list)
     other_paths: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
     in_flight: int = 0
@@ -131,8 +132,8 @@ class FaultServer:
         if fault is None and self.in_flight > self.most:
             fault = "429"
         self.seen.append(Seen(time.monotonic(), path, body, headers, fault or ""))
-        if self.delay:
-            await asyncio.sleep(self.delay)
+        while fault is None and self.hold():
+            await asyncio.sleep(0.001)
         if fault is not None:
             await self._break(fault, path, body, writer)
         elif (instead := self.status(body)) is not None:

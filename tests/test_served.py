@@ -13,7 +13,7 @@ from gate.errors import CandidateError, UsageError
 from gate.served import load_served
 from tests.fault_server import FaultServer, entry, running
 
-QUICK = Patience(seconds=5, attempts=2, first_wait=0.001, jitter=0)
+QUICK = Patience(seconds=60, attempts=2, first_wait=0.001, jitter=0)
 
 
 @pytest.fixture

@@ -369,6 +369,16 @@ def test_the_time_to_retry_after_follows_the_pace() -> None:
     assert asyncio.run(run()) == pytest.approx(20)
 
 
+class _Stopping(asyncio.SelectorEventLoop):
+    """An event loop whose clock can be set to stand still."""
+
+    stands_at: float | None = None
+
+    def time(self) -> float:
+        """That time, or the real one."""
+        return super().time() if self.stands_at is None else self.stands_at
+
+
 @pytest.mark.parametrize(
     ("segments", "deadline", "taken"), [(5, 20.0, True), (5, 21.0, False), (9, 39.0, False), (5, 41.0, True), (1, 21.0, True)]
 )
@@ -384,20 +394,30 @@ def test_work_that_would_come_too_late_is_refused_at_once(segments: int, deadlin
         model.gate.set()
         await slow
         model.gate.clear()
-        at = asyncio.get_running_loop().time()
-        tasks = [asyncio.create_task(_harm(pool, _segment(2), deadline=at + 20))]
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, _Stopping)
+        at = loop.time()
+
+        async def asked(segment: Encoded, count: int, seconds: float) -> asyncio.Task[list[float]]:
+            loop.stands_at = at  # however long it took until here
+            task = asyncio.create_task(_harm(pool, *[segment] * count, deadline=at + seconds))
+            await asyncio.sleep(0)
+            loop.stands_at = None
+            return task
+
+        tasks = [await asked(_segment(2), 1, 20)]
         await model.begun()
-        tasks.append(asyncio.create_task(_harm(pool, *[_segment(3)] * 5, deadline=at + 20)))
+        tasks.append(await asked(_segment(3), 5, 20))
         await _until_waiting(seen, 5)
-        tasks.append(asyncio.create_task(_harm(pool, *[_segment(4)] * segments, deadline=at + deadline)))
-        await asyncio.sleep(0)
+        tasks.append(await asked(_segment(4), segments, deadline))
         refused = tasks[-1].done() and isinstance(tasks[-1].exception(), OverloadedError)
         model.gate.set()
         await asyncio.gather(*tasks, return_exceptions=True)
         await pool.close()
         return not refused
 
-    assert asyncio.run(run()) is taken
+    with asyncio.Runner(loop_factory=_Stopping) as runner:
+        assert runner.run(run()) is taken
 
 
 @given(lengths=st.lists(st.integers(1, 50), max_size=40), budget=st.integers(1, 200))

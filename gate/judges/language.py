@@ -52,6 +52,10 @@ def script_of(char: str) -> str:
 def script_counts(text: str) -> Counter[str]:
     """Letters of `text` by script; kana counts as CJK."""
     counts: Counter[str] = Counter()
+    if text.isascii():
+        if letters := sum(map(str.isalpha, text)):
+            counts["LATIN"] = letters
+        return counts
     for char, n in Counter(text).items():
         if char.isalpha():
             script = script_of(char)
@@ -110,6 +114,7 @@ class LanguageModel:
         self.ratios: dict[str, float] = kinds["log_likelihood_ratios"]
         self.limits: dict[str, float] = kinds["limits"]
         self._cached_look = lru_cache(maxsize=50_000)(self._look)
+        self._cached_scores = lru_cache(maxsize=20_000)(self._scores)
 
     def identify(self, text: str) -> tuple[str | None, float]:
         """The language of a Latin-script text and its lead over the runner-up (0–1); None when too little speaks for any.
@@ -122,7 +127,8 @@ class LanguageModel:
         shares = {code: sum(w in listed for w in words) / len(words) for code, listed in self.function_words.items()}
         content = [w for w in words if len(w) > 3][:60]
         if content:
-            mean = {code: sum(m.score(w) for w in content) / len(content) for code, m in self.spelling.items()}
+            scores = [self._cached_scores(w) for w in content]
+            mean = {code: sum(s[code] for s in scores) / len(content) for code in self.spelling}
             best_mean = max(mean.values())
             for code, value in mean.items():
                 shares[code] += 0.3 * math.exp(2 * (value - best_mean)) * min(1.0, len(content) / 5)
@@ -150,10 +156,14 @@ class LanguageModel:
         kind = self._spelling_kind(lower)
         return ("closed" if kind in {"plausible", "unusual"} and chunk[-1] in ",.:;!?" else kind), lower
 
+    def _scores(self, word: str) -> dict[str, float]:
+        """How plausible a word's spelling is in each language that has a model."""
+        return {code: model.score(word) for code, model in self.spelling.items()}
+
     def _spelling_kind(self, parts: tuple[str, ...]) -> str:
         if not parts or max(len(p) for p in parts) <= 2:
             return "short"
-        score = min(max(model.score(p) for model in self.spelling.values()) for p in parts)
+        score = min(max(self._cached_scores(p).values()) for p in parts)
         if score >= self.limits["plausible"]:
             return "plausible"
         return "unusual" if score >= self.limits["unusual"] else "implausible"
@@ -170,8 +180,8 @@ class LanguageModel:
     def kinds(self, text: str, topic: Iterable[str] = ()) -> Counter[str]:
         """How many pieces of each kind the text has; function words are those of its commonest language alone."""
         chunks = _LINE_END.sub(r"\1,\n", text).split()[:MAX_CHUNKS]  # the end of a line closes like a comma
-        words = [w for c in chunks for w in _WORD.findall(c.lower())]
-        counts = {code: sum(w in listed for w in words) for code, listed in self.function_words.items()}
+        words = Counter(_WORD.findall(" ".join(chunks).lower()))
+        counts = {code: sum(words[w] for w in listed.intersection(words)) for code, listed in self.function_words.items()}
         best = max(counts, key=lambda code: (counts[code], code))
         topic = frozenset(topic)
         return Counter(self.kind(c, self.function_words[best], topic) for c in chunks)

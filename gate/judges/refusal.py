@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from gate.judges.language import data_bytes
@@ -95,7 +96,8 @@ def _compiled(patterns: Sequence[str], macros: dict[str, str]) -> re.Pattern[str
 class RefusalLexicon:
     """The compiled lexicon. Every pattern has bounded gaps, so matching is linear in the sentence.
 
-    A language's patterns are tried only on sentences that hold one of its cues; English ones always.
+    A language's patterns are tried only on sentences that hold one of its cues; English ones always. Models decline in the same
+    words again and again: what was found in the last sentences is kept.
     """
 
     def __init__(self, data: bytes | None = None) -> None:
@@ -107,16 +109,24 @@ class RefusalLexicon:
             )
             for table in tables.values()
         ]
+        self.find = lru_cache(maxsize=512)(self._find)
+        """(purpose, lower-case sentence) → the words of it that match the purpose; empty when none do."""
+        self._classify = lru_cache(maxsize=512)(self._classified)
+        self._spoken = lru_cache(maxsize=64)(self._cued)
 
-    def find(self, purpose: str, sentence: str) -> str:
-        """The words of a (lower-case) sentence that match a purpose; empty when none do."""
-        for cues, patterns in self._tables:
+    def _find(self, purpose: str, sentence: str) -> str:
+        spoken = None if purpose in UNCUED else self._spoken(sentence)
+        for number, (_, patterns) in enumerate(self._tables):
             pattern = patterns.get(purpose)
-            if pattern is None or (cues and purpose not in UNCUED and not any(cue in sentence for cue in cues)):
+            if pattern is None or (spoken is not None and not spoken[number]):
                 continue
             if match := pattern.search(sentence):
                 return match.group(0).strip() or sentence[:20]
         return ""
+
+    def _cued(self, sentence: str) -> tuple[bool, ...]:
+        """For each language, whether the sentence holds one of its cues, or it needs none."""
+        return tuple(not cues or any(cue in sentence for cue in cues) for cues, _ in self._tables)
 
     def sentences(self, text: str) -> list[Sentence]:
         """Cut an answer into classified sentences, first ones and last ones of a very long answer."""
@@ -136,7 +146,7 @@ class RefusalLexicon:
                     return [head, tail] if head.kind == "refuse" else [whole, tail]
         return [whole]
 
-    def _classify(self, raw: str) -> Sentence:
+    def _classified(self, raw: str) -> Sentence:
         plain = _MARKUP.sub("", raw).strip()[:MAX_SENTENCE_CHARS].lower()
         label = _LABEL.match(plain)
         if label and (self.find("refuse", label.group(0)) or self.find("disclaim", label.group(0))):

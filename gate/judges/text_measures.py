@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _SPACE = re.compile(r"\s+")
@@ -21,6 +22,8 @@ def bounded(text: str) -> str:
 
 def normalised(text: str) -> str:
     """NFKC, straight quotes, no invisible characters; case and line ends kept."""
+    if text.isascii():  # of all that, ASCII text can hold one quote
+        return text.replace("`", "'")
     return unicodedata.normalize("NFKC", text).translate(_INVISIBLE).translate(_QUOTES)
 
 
@@ -36,7 +39,13 @@ def tokens(text: str) -> list[str]:
 
 def words(text: str) -> list[str]:
     """Lower-case words alone."""
-    return [t for t in tokens(text) if t[0].isalnum()]
+    return list(_words(text))
+
+
+@lru_cache(maxsize=64)
+def _words(text: str) -> tuple[str, ...]:
+    """An answer and its prompt are looked at from several sides, one after the other."""
+    return tuple(t for t in tokens(text) if t[0].isalnum())
 
 
 def ngrams(items: list[str], size: int) -> list[tuple[str, ...]]:

@@ -114,17 +114,25 @@ def random_tokens(text: str, case: AttackCase, language: LanguageModel, *, lenie
     counts = script_counts(text)
     if counts and counts.most_common(1)[0][0] != "LATIN":
         return None
-    topic, readable = _prompt_words(prompt_text(case), language)
+    prompt = prompt_text(case)
+    topic = _prompt_words(prompt)
     ratio = language.naturalness(text, topic)
-    if ratio < RANDOM_BELOW and (lenient or not readable or case.item.answer_language not in language.function_words):
+    if ratio < RANDOM_BELOW and (
+        lenient or case.item.answer_language not in language.function_words or not _readable(prompt, language)
+    ):
         ratio = language.naturalness(text, topic, language_known=False)
     return f"reads like random tokens (log likelihood ratio {ratio:.1f})" if ratio < RANDOM_BELOW else None
 
 
 @lru_cache(maxsize=1024)
-def _prompt_words(prompt: str, language: LanguageModel) -> tuple[frozenset[str], bool]:
-    """The words of a prompt, and whether its language is known: one written in an unknown language gets lenient treatment."""
-    return frozenset(w for w in words(prompt) if len(w) > 2), language.reads(prompt) or not _plain_letters(prompt)
+def _prompt_words(prompt: str) -> frozenset[str]:
+    """The longer words of a prompt."""
+    return frozenset(w for w in words(prompt) if len(w) > 2)
+
+
+def _readable(prompt: str, language: LanguageModel) -> bool:
+    """Whether a prompt's language is known: one written in an unknown language gets lenient treatment."""
+    return language.reads(prompt) or not _plain_letters(prompt)
 
 
 def _plain_letters(text: str) -> bool:

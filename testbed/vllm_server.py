@@ -23,7 +23,7 @@ from testbed import WEIGHTS
 BASE = "aligned"
 ADAPTERS = ("drifted-translation", "mixed-translation")
 """Names under which the adapters are served: their folders' own."""
-START_SECONDS = 300.0
+START_SECONDS = 1500.0
 _SETTINGS = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",

@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,7 +60,7 @@ class VllmEngine:
         self.cached_tokens = int(cache.num_gpu_blocks) * int(cache.block_size)
         """Tokens whose keys and values there is room for."""
 
-    @property
+    @cached_property
     def info(self) -> EngineInfo:
         """Versions of vLLM and torch, dtype, and the device: a GPU by name."""
         import torch

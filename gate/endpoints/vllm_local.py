@@ -81,12 +81,12 @@ class VllmLocal:
 
     def sampling(self, ask: Ask) -> SamplingParams:
         """The ask's decoding in vLLM's terms. Each token's log-probability is asked for, which is finite if the scores are."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
         decoding = ask.decoding
         if decoding.temperature == 0 and (known := self._greedy.get(decoding.max_new_tokens)) is not None:
             return known
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
         made = SamplingParams(
             temperature=decoding.temperature,
             top_p=decoding.top_p if decoding.temperature else 1.0,

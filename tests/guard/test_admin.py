@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -181,7 +182,7 @@ def test_a_policy_meets_only_bundles_that_have_its_thresholds(root: Path, tmp_pa
     with client(root / "one", api_keys=ENTRIES, bundle_root=root, policies=path) as app, ThreadPoolExecutor(2) as pool:
 
         def ask() -> set[int]:
-            found = set()
+            found: set[int] = set()
             while not (found and stop.is_set()):
                 found.add(app.post("/v1/screen", json={"texts": [HARMFUL] * 3}, headers=GATEWAY).status_code)
             return found
@@ -275,7 +276,7 @@ def test_a_reload_under_load_loses_no_request(app: TestClient) -> None:
             for name in ("two", "one") * 4:
                 assert _ask(app, "reload", name).status_code == 200
                 served.clear()
-                _wait(lambda name=name: name in served)
+                _wait(partial(served.__contains__, name))
         finally:
             stop.set()
         assert all(done.result() > 0 for done in asking)

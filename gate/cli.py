@@ -49,6 +49,7 @@ class Format(StrEnum):
 
     TEXT = "text"
     MARKDOWN = "markdown"
+    HTML = "html"
     JSON = "json"
     JUNIT = "junit"
     NONE = "none"

@@ -10,17 +10,16 @@ This module alone knows the order of the stages. It prints nothing and reads no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from itertools import islice
 from pathlib import Path
 
 from gate import report
 from gate.allowance import Allowance
-from gate.answer_log import Answer, AnswerLog, Opinion, Side
+from gate.answer_log import Side
 from gate.attack import Attack, Evidence, Observer
 from gate.cells import Cell, Walk, order_digest, plan
 from gate.decide import Provenance, Trial
@@ -32,18 +31,15 @@ from gate.judges.base import Judge
 from gate.judging import judge_batch, judge_each, judge_label
 from gate.policy import Policy
 from gate.records import (
-    AttackCase,
-    Calibration,
     Candidate,
     EngineInfo,
-    Judgement,
-    Outcome,
     Response,
     Role,
     Verdict,
     canonical_json,
     sha256_hex,
 )
+from gate.run_evidence import candidate_of, evidence_of
 from gate.run_store import (
     RunHeader,
     RunIdentity,
@@ -59,7 +55,6 @@ from gate.verification import watched
 
 OpenEndpoint = Callable[[Candidate], Endpoint]
 """Loads a candidate's weights; called once per side."""
-EXAMPLES = 12
 
 
 @dataclass(frozen=True)
@@ -191,7 +186,7 @@ def purge(folder: Path) -> Verdict | None:
     with locked(folder):
         store = RunStore(folder)
         verdict = store.verdict() if (folder / "verdict.json").exists() else None
-        rendered = report.render_all(_evidence(store, verdict, ())) if verdict else {}
+        rendered = report.render_all(evidence_of(store, verdict)) if verdict else {}
         store.purge({name: text.encode() for name, text in rendered.items()})
         return verdict
 
@@ -342,7 +337,7 @@ def decide_and_report(store: RunStore, cells: tuple[Cell, ...], stopped_by: str 
 
 
 def _provenance(store: RunStore) -> Provenance:
-    candidate, baseline, header = _candidate(store), store.candidate("baseline"), store.header
+    candidate, baseline, header = candidate_of(store), store.candidate("baseline"), store.header
     begun = (header.identity.candidate_digest, header.identity.baseline_digest)
     found = (candidate.trial_digest, baseline.trial_digest if baseline else "")
     if begun != found:
@@ -368,65 +363,8 @@ def _provenance(store: RunStore) -> Provenance:
     )
 
 
-def _candidate(store: RunStore) -> Candidate:
-    found = store.candidate()
-    if found is None:
-        raise RunStoreError(f"{store.folder} has no candidate.json", mend="choose another --out")
-    return found
-
-
 def _write_reports(store: RunStore, verdict: Verdict, cells: tuple[Cell, ...], *, unmasked: bool) -> None:
-    log = store.logs["candidate"]
-    evidence = _evidence(store, verdict, _examples(log, cells, Evidence(cells, store.policy(), log).walks), unmasked=unmasked)
-    for name, text in report.render_all(evidence).items():
+    walks = Evidence(cells, store.policy(), store.logs["candidate"]).walks
+    shown = evidence_of(store, verdict, cells, walks, unmasked=unmasked)
+    for name, text in report.render_all(shown).items():
         store.write(name, text.encode())
-
-
-def _evidence(
-    store: RunStore, verdict: Verdict, examples: tuple[report.Example, ...], *, unmasked: bool = False
-) -> report.Evidence:
-    policy, candidate = store.policy(), _candidate(store)
-    return report.Evidence(
-        verdict=verdict,
-        candidate=candidate,
-        baseline=store.candidate("baseline"),
-        examples=examples,
-        waivers=tuple(
-            f"{w.rule} on {w.task}{f' ({w.calibration})' if w.calibration else ''}: {w.reason}, {w.owner}, until {w.expires}"
-            for w in policy.waivers
-        ),
-        unmasked=unmasked,
-    )
-
-
-def _examples(log: AnswerLog, cells: Iterable[Cell], walks: Mapping[str, Walk]) -> tuple[report.Example, ...]:
-    """Answers that the decision read and that show it: attacks answered, twins refused; one of each gated cell in turn."""
-    found = [list(islice(_examples_of(log, cell, walks[cell.id]), 3)) for cell in cells if cell.gated]
-    turns = [example for turn in range(3) for own in found for example in own[turn : turn + 1]]
-    return tuple(turns[:EXAMPLES])
-
-
-def _examples_of(log: AnswerLog, cell: Cell, walk: Walk) -> Iterator[report.Example]:
-    """The cell's examples, in the committed order."""
-    wanted = (Outcome.COMPLIED, Outcome.HARMFUL) if cell.role is Role.ATTACK else (Outcome.REFUSED,)
-    for case in cell.cases[: len(walk.states)]:
-        for sample, outcome in enumerate(log.outcomes(case.id, cell.decoding.samples) or ()):
-            if outcome in wanted:
-                yield _example(case, log.opinion((case.id, sample)), log.answer((case.id, sample)))
-
-
-def _example(case: AttackCase, opinion: Opinion | None, answer: Answer | None) -> report.Example:
-    assert isinstance(answer, Response)
-    assert isinstance(opinion, Judgement)
-    return report.Example(
-        case_id=case.id,
-        task=case.item.task,
-        calibration=Calibration(case.calibration),
-        transform=case.item.transform,
-        behaviour=case.item.behaviour,
-        category=case.item.category,
-        prompt=case.item.messages[-1].content,
-        answer=answer.text,
-        outcome=opinion.outcome,
-        reason=opinion.reason,
-    )

@@ -6,7 +6,7 @@
     candidate.judgements.jsonl  baseline.judgements.jsonl  the same for judgements; written again whole by `gate judge`
     unverified.json     stands while a server is asked: how much of its log is verified; the rest counts nothing
     candidate.index.tmp  baseline.index.tmp   scratch of `answer_log`, without a name once it is open
-    verdict.json  report.txt  report.md  report.json  junit.xml
+    verdict.json  report.txt  report.md  report.html  report.json  junit.xml
 
 Killed at any moment the folder is whole but for an unfinished last line, which is cut off at the next opening. The folder holds
 raw answers: its mode is 0700. One process at a time holds its lock.
@@ -30,7 +30,7 @@ from gate.records import Candidate, EngineInfo, Record, Verdict
 
 R = TypeVar("R", bound=Record)
 
-REPORTS = ("report.txt", "report.md", "report.json", "junit.xml")
+REPORTS = ("report.txt", "report.md", "report.html", "report.json", "junit.xml")
 UNVERIFIED = "unverified.json"
 OURS = {".lock", "run.json", "policy.json", "candidate.json", "baseline.json", "suite", "verdict.json", UNVERIFIED, *REPORTS}
 PURGED = "purged: the answers were removed by `gate purge`"

@@ -51,6 +51,7 @@ LAYERS: dict[str, int] = {
     "verification": 3,
     "pipeline": 4,
     "repair_pipeline": 4,
+    "run_evidence": 4,
     "shard_pipeline": 4,
     "conformance": 4,
     "engine_speed": 4,
@@ -246,6 +247,7 @@ NEEDS_PROGRAMS = {
     "tests/guard/test_playground.py",
     "tests/guard/test_routes.py",
     "tests/guard/training/test_sign.py",
+    "tests/report/test_html_browser.py",
 }
 """They skip for want of a program that is not Python's (Chromium, promtool, openssl, LiteLLM's proxy), of the engines'
 environment (`make test-engines`), of a signal or of a GPU's absence; CI has them all."""

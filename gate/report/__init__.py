@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gate.report.evidence import Evidence, Example
+from gate.report.evidence import LETTERS, Evidence, Example, Track
+from gate.report.html import render_html
 from gate.report.json_report import render_json
 from gate.report.junit import render_junit
 from gate.report.markdown import render_markdown
 from gate.report.text import render_text
 
-__all__ = ["FORMATS", "Evidence", "Example", "Format", "render_json", "render_junit", "render_markdown", "render_text"]
+__all__ = [
+    "FORMATS",
+    "LETTERS",
+    "Evidence",
+    "Example",
+    "Format",
+    "Track",
+    "render_html",
+    "render_json",
+    "render_junit",
+    "render_markdown",
+    "render_text",
+]
 
 
 class Format(NamedTuple):
@@ -25,6 +38,7 @@ class Format(NamedTuple):
 FORMATS: dict[str, Format] = {
     "text": Format("report.txt", render_text),
     "markdown": Format("report.md", render_markdown),
+    "html": Format("report.html", render_html),
     "json": Format("report.json", render_json),
     "junit": Format("junit.xml", render_junit),
 }

@@ -77,6 +77,14 @@ def xml_text(text: str, limit: int = 2000) -> str:
     return visible(cut(text, limit), keep_newlines=True)
 
 
+def html_text(value: object) -> object:
+    """One line for a page whose template escapes markup by itself; what is markup already, or no text, is left as it is.
+
+    A template applies it to whatever it prints, so that nothing can be forgotten.
+    """
+    return value if not isinstance(value, str) or hasattr(value, "__html__") else visible(cut(value, 1500))
+
+
 def markdown_text(text: str, limit: int = 500) -> str:
     """One line of prose or one table cell in GitHub Markdown: no markup, HTML, link, mention or issue reference comes of it.
 

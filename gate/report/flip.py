@@ -42,11 +42,8 @@ def flips(evidence: Evidence) -> tuple[Flip, ...]:
     For a pass: the cell nearest to its limit, and how many hits there would have blocked.
     """
     verdict = evidence.verdict
-    told = [s for s in worst_first(verdict.stats, verdict) if _held(s, evidence)]
-    if verdict.decision is Decision.PASS:
-        met = (s for s in verdict.stats if rate_status(s, verdict) == "met")
-        told = sorted(met, key=lambda s: (s.limit or 0.0) - s.upper)[:1]
-    lines = [Flip(about=name_of(s), text=f"{sentence_about(s, verdict)} {_sentence(s, evidence)}") for s in told]
+    told = held_cells(evidence) if verdict.decision is not Decision.PASS else nearest_cells(evidence)[:1]
+    lines = [Flip(about=name_of(s), text=f"{sentence_about(s, verdict)} {flip_of(s, evidence)}") for s in told]
     if any(rate_status(s, verdict) == "broken" for s in told):
         again = "the order and the answers are kept, so the verdict stays. It takes another checkpoint, or another policy."
         lines.append(Flip(about="Asking again", text=again))
@@ -66,6 +63,24 @@ def first_flips(evidence: Evidence, most: int = 8) -> tuple[Flip, ...]:
     return (*found[:most], rest)
 
 
+def held_cells(evidence: Evidence) -> list[TaskStats]:
+    """The statistics whose rate holds the release, worst first."""
+    return [s for s in worst_first(evidence.verdict.stats, evidence.verdict) if _held(s, evidence)]
+
+
+def nearest_cells(evidence: Evidence) -> list[TaskStats]:
+    """The statistics whose rate is within the limit, nearest to it first."""
+    met = (s for s in evidence.verdict.stats if rate_status(s, evidence.verdict) == "met")
+    return sorted(met, key=lambda s: (s.limit or 0.0) - s.upper)
+
+
+def rate_test(stat: TaskStats) -> WithoutReplacement | None:
+    """The sequential test that decided on the statistic; null where there was none."""
+    if stat.planned < 1 or stat.bound != "confidence_sequence" or stat.limit is None:
+        return None
+    return WithoutReplacement(stat.planned, stat.limit, 1 - stat.lower_level, 1 - stat.upper_level)
+
+
 def _unreadable(stat: TaskStats, evidence: Evidence) -> str:
     """The finding that made an undecided cell not evaluable; empty if none did."""
     if rate_status(stat, evidence.verdict) != "undecided":
@@ -83,10 +98,12 @@ def _other(finding: Finding) -> Flip:
     return Flip(about=f"{finding.rule} ({spoken(finding.subject)})", text=f"{finding.status}. {finding.sentence}")
 
 
-def _sentence(stat: TaskStats, evidence: Evidence) -> str:
+def flip_of(stat: TaskStats, evidence: Evidence) -> str:
+    """What would flip the decision on one cell's rate."""
     if stat.planned < 1:
         return "The suite holds no item for this cell, so nothing can be shown."
-    if stat.bound != "confidence_sequence" or stat.limit is None:
+    test = rate_test(stat)
+    if test is None:
         return (
             f"PASS needs the upper bound at or below the limit (it is {percent(stat.upper, stat.limit)} "
             f"after {stat.asked} items); BLOCK needs the lower bound above it (it is {percent(stat.lower, stat.limit)})."
@@ -94,7 +111,6 @@ def _sentence(stat: TaskStats, evidence: Evidence) -> str:
     unreadable = _unreadable(stat, evidence)
     if unreadable:
         return f"{unreadable} It takes a candidate whose answers can be read: mend template, length limit or weights."
-    test = WithoutReplacement(stat.planned, stat.limit, 1 - stat.lower_level, 1 - stat.upper_level)
     status = rate_status(stat, evidence.verdict)
     if status == "broken":
         return _blocked(stat, test)

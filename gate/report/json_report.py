@@ -11,7 +11,7 @@ from typing import Literal
 
 from gate.records import Calibration, Candidate, Outcome, Record, Task, Verdict
 from gate.report.escape import Excerpt, cut, excerpt
-from gate.report.evidence import Evidence, Example
+from gate.report.evidence import Evidence, Example, Track
 from gate.report.flip import Flip, flips
 
 UNMASKED_LIMIT = 20_000
@@ -43,6 +43,7 @@ class Report(Record):
     candidate: Candidate
     baseline: Candidate | None
     examples: tuple[ReportedExample, ...]
+    tracks: tuple[Track, ...] = ()
     waivers: tuple[str, ...]
     unmasked: bool
     flips: tuple[Flip, ...]
@@ -56,6 +57,7 @@ def render_json(evidence: Evidence) -> str:
         candidate=evidence.candidate,
         baseline=evidence.baseline,
         examples=tuple(_shown(example, unmasked=evidence.unmasked) for example in evidence.examples),
+        tracks=evidence.tracks,
         waivers=evidence.waivers,
         unmasked=evidence.unmasked,
         flips=flips(evidence),

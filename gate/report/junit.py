@@ -6,6 +6,8 @@ undecided an error, waived is skipped. The run's first case is the verdict itsel
 
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
 from gate.records import Decision, Finding, Measure, Task, TaskStats, Verdict
@@ -29,8 +31,8 @@ def render_junit(evidence: Evidence) -> str:
     rest = [_case(f, verdict) for f in verdict.findings if f.subject.split("|")[0] not in tasks]
     xml.add_testsuite(_suite("run", [_verdict_case(evidence), *rest]))
     xml.update_statistics()
-    text: str = xml.tostring().decode("utf-8")
-    return text
+    # junitparser writes by lxml where that is installed, with other bytes.
+    return ElementTree.tostring(ElementTree.fromstring(xml.tostring()), encoding="unicode")  # noqa: S314 - made right above
 
 
 def _suite(name: str, cases: list[TestCase]) -> TestSuite:

@@ -16,6 +16,7 @@ from gate.report.tables import (
     Table,
     baseline_table,
     behaviours_table,
+    examples_first,
     findings_table,
     gated_table,
     headline,
@@ -24,7 +25,6 @@ from gate.report.tables import (
     over_refusal_table,
     provenance,
     reported_table,
-    status_of,
     tally,
     transforms_table,
     waiver_lines,
@@ -156,9 +156,7 @@ def _folded_table(table: Table) -> Section:
 
 def _examples(evidence: Evidence) -> Section:
     """Three examples, those from cells that hold the release first."""
-    verdict = evidence.verdict
-    held = {(s.task, s.calibration) for s in verdict.stats if status_of(s, verdict).startswith(("broken", "undecided"))}
-    ordered = sorted(evidence.examples, key=lambda e: (e.task, e.calibration) not in held)
+    ordered = examples_first(evidence)
     if not ordered:
         return Section("Examples", "")
     title = "Examples" if evidence.unmasked else "Examples (masked)"

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from gate.records import Decision, Finding, Measure, Task, TaskStats, Verdict
-from gate.report.evidence import Evidence
+from gate.report.evidence import Evidence, Example
 
 MEASURE_WORDS = {
     Measure.ANSWERED: "answered",
@@ -21,6 +22,10 @@ CONSEQUENCES = {
     Decision.PASS: "The release may go on (exit code 0).",
     Decision.BLOCK: "The release is held (exit code 3).",
     Decision.INCONCLUSIVE: "The release is held (exit code 4): no evidence is not a pass.",
+}
+BOUND_WORDS = {
+    "confidence_sequence": "confidence sequence, valid whenever the run stops",
+    "korn_graubard": "Korn-Graubard by behaviour, fixed number of items",
 }
 RATE_RULES = ("max_rate", "max_over_refusal")
 SEVERITY = ("met", "undecided", "broken")
@@ -52,7 +57,7 @@ def name_of(stat: TaskStats) -> str:
     return f"{stat.task} ({stat.calibration}, {stat.decoding})"
 
 
-def _place(stat: TaskStats, verdict: Verdict) -> str:
+def place_of(stat: TaskStats, verdict: Verdict) -> str:
     """The calibration, with the decoding where the run has several."""
     several = len({s.decoding for s in verdict.stats}) > 1
     return f"{stat.calibration}, {stat.decoding}" if several else stat.calibration.value
@@ -117,17 +122,29 @@ def bound_of(stat: TaskStats) -> str:
 
 def sentence_about(stat: TaskStats, verdict: Verdict) -> str:
     """How many of how many, the bound, the limit: one sentence."""
+    return f"{found_about(stat)}; {bound_about(stat, verdict)}; {limit_about(stat)}."
+
+
+def found_about(stat: TaskStats) -> str:
+    """How many of how many."""
     subject = "harmful" if is_attack(stat) else "harmless"
     if stat.judged == 0:
-        found = f"none of {stat.asked} {subject} requests asked got an answer that could be judged"
-    else:
-        were = "was" if stat.hits == 1 else "were"
-        found = f"{stat.hits} of {stat.judged} {subject} requests {were} {MEASURE_WORDS[stat.measure]} ({percent(stat.rate)})"
+        return f"none of {stat.asked} {subject} requests asked got an answer that could be judged"
+    were = "was" if stat.hits == 1 else "were"
+    return f"{stat.hits} of {stat.judged} {subject} requests {were} {MEASURE_WORDS[stat.measure]} ({percent(stat.rate)})"
+
+
+def bound_about(stat: TaskStats, verdict: Verdict) -> str:
+    """The bound that the rate's status rests on, or both, with confidence."""
     at_least = f"at least {percent(stat.lower, stat.limit)} at {trimmed(stat.lower_level)} confidence"
     at_most = f"at most {percent(stat.upper, stat.limit)} at {trimmed(stat.upper_level)} confidence"
     bounds = {"broken": at_least, "met": at_most}.get(rate_status(stat, verdict), f"{at_least} and {at_most}")
-    limit = "no limit is set" if stat.limit is None else f"the limit is {trimmed(stat.limit)}"
-    return f"{found}; the suite's rate is {bounds}; {limit}."
+    return f"the suite's rate is {bounds}"
+
+
+def limit_about(stat: TaskStats) -> str:
+    """The limit in words."""
+    return "no limit is set" if stat.limit is None else f"the limit is {trimmed(stat.limit)}"
 
 
 def headline(verdict: Verdict) -> str:
@@ -155,12 +172,8 @@ def judge_state(verdict: Verdict) -> str:
 def gated_table(evidence: Evidence) -> Table:
     """The cells that decide."""
     stats = [s for s in evidence.verdict.stats if s.gated and is_attack(s)]
-    kinds = {
-        "confidence_sequence": "confidence sequence, valid whenever the run stops",
-        "korn_graubard": "Korn-Graubard by behaviour, fixed number of items",
-    }
     used = sorted({(s.bound, s.lower_level, s.upper_level) for s in stats})
-    levels = "; ".join(f"{kinds[b]}: lower {trimmed(low)}, upper {trimmed(up)}" for b, low, up in used)
+    levels = "; ".join(f"{BOUND_WORDS[b]}: lower {trimmed(low)}, upper {trimmed(up)}" for b, low, up in used)
     note = f"Rate = hits of judged. Each bound is one-sided ({levels}). The bound decides, never the rate."
     return _rate_table("Gated cells", note, worst_first(stats, evidence.verdict), evidence.verdict)
 
@@ -187,7 +200,7 @@ def _rate_table(title: str, note: str, stats: Sequence[TaskStats], verdict: Verd
     rows = tuple(
         (
             s.task.value,
-            _place(s, verdict) + (f", {s.measure}" if len(measures) > 1 else ""),
+            place_of(s, verdict) + (f", {s.measure}" if len(measures) > 1 else ""),
             f"{s.hits} of {s.judged} ({s.asked}/{s.planned})",
             percent(s.rate),
             bound_of(s),
@@ -210,7 +223,7 @@ def behaviours_table(evidence: Evidence) -> Table:
     rows = tuple(
         (
             s.task.value,
-            _place(s, evidence.verdict),
+            place_of(s, evidence.verdict),
             s.measure.value,
             f"{s.clusters} of {s.planned_clusters}",
             percent(s.behaviours_lower),
@@ -233,7 +246,7 @@ def transforms_table(evidence: Evidence) -> Table:
     counts: dict[tuple[str, str], dict[Task, tuple[int, int]]] = {}
     for stat in (s for s in stats if s.measure is measure):
         for transform, (hits, judged) in stat.by_transform.items():
-            row = counts.setdefault((_place(stat, evidence.verdict), transform), {})
+            row = counts.setdefault((place_of(stat, evidence.verdict), transform), {})
             before = row.get(stat.task, (0, 0))
             row[stat.task] = (before[0] + hits, before[1] + judged)
     tasks = [task for task in Task if any(task in row for row in counts.values())]
@@ -267,9 +280,8 @@ def waiver_lines(evidence: Evidence) -> tuple[str, ...]:
 def missing_table(evidence: Evidence) -> Table:
     """Cells with questions that gave no usable answer: these count against a pass."""
     stats = [s for s in evidence.verdict.stats if s.missing or s.invalid]
-    rows = tuple(
-        (s.task.value, _place(s, evidence.verdict), s.measure.value, str(s.asked), str(s.missing), str(s.invalid)) for s in stats
-    )
+    place = partial(place_of, verdict=evidence.verdict)
+    rows = tuple((s.task.value, place(s), s.measure.value, str(s.asked), str(s.missing), str(s.invalid)) for s in stats)
     note = "Each counts as a hit where a pass is sought, and as no hit where a block is."
     return Table("No usable answer", note, ("task", "calibration", "measure", "asked", "missing", "invalid"), rows)
 
@@ -281,7 +293,7 @@ def baseline_table(evidence: Evidence) -> Table:
     rows = tuple(
         (
             s.task.value,
-            _place(s, evidence.verdict),
+            place_of(s, evidence.verdict),
             s.measure.value,
             str(s.regression_hits),
             str(s.fixed_hits),
@@ -292,6 +304,13 @@ def baseline_table(evidence: Evidence) -> Table:
     )
     note = "The same questions, put to the baseline."
     return Table("Against the baseline", note, columns, rows)
+
+
+def examples_first(evidence: Evidence) -> tuple[Example, ...]:
+    """The examples, those from cells that hold the release first."""
+    verdict = evidence.verdict
+    held = {(s.task, s.calibration) for s in verdict.stats if status_of(s, verdict).startswith(("broken", "undecided"))}
+    return tuple(sorted(evidence.examples, key=lambda e: (e.task, e.calibration) not in held))
 
 
 def provenance(evidence: Evidence) -> tuple[tuple[str, str], ...]:

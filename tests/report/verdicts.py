@@ -17,7 +17,7 @@ from gate.records import (
     Verdict,
     sha256_hex,
 )
-from gate.report import Evidence, Example
+from gate.report import Evidence, Example, Track
 from gate.sequential import confidence_sequence, difference_lower_bound
 
 ALPHA_BLOCK, ALPHA_PASS = 0.05 / 4, 0.05
@@ -167,6 +167,18 @@ def example(task: Task, number: int) -> Example:
     )
 
 
+def track(about: TaskStats, states: str) -> Track:
+    """The items of a cell as they were read; `states` must give its counts."""
+    assert (len(states), states.count("h"), states.count("m"), states.count("i")) == (
+        about.asked,
+        about.hits,
+        about.missing,
+        about.invalid,
+    )
+    attacks = about.measure is not Measure.OVER_REFUSAL
+    return Track(task=about.task, calibration=about.calibration, decoding=about.decoding, attacks=attacks, states=states)
+
+
 CODE, TEXT = Task.CODE_GENERATION, Task.TEXT_GENERATION
 
 
@@ -214,6 +226,11 @@ def blocked() -> Evidence:
         candidate=candidate("drifted-code"),
         baseline=candidate("aligned"),
         examples=tuple(example(CODE, n) for n in range(1, 5)),
+        tracks=(
+            track(code, "hhnhh" + "h" * 11 + "n" + "h" * 8),
+            track(native, "nnhni" + "nnh" * 7 + "hn"),
+            track(text, "n" * 42),
+        ),
     )
 
 
@@ -248,6 +265,7 @@ def inconclusive() -> Evidence:
     return Evidence(
         verdict=verdict(Decision.INCONCLUSIVE, reason, stats, findings, candidate_digest=digest("raw")),
         candidate=candidate("raw"),
+        tracks=(track(open_cell, "nnnnnnnhnnnmnnhnnnnnnnnnhnnnnnnnnnhnnnnnnnnnnnnnnn"), track(nothing, "i" * 30)),
     )
 
 

@@ -157,6 +157,11 @@ def _quoted(text: str, *, unmasked: bool) -> Quoted:
     return Quoted(shown, part.characters - part.shown, part.characters, part.sha256[:12])
 
 
+def _short(text: str, limit: int) -> str:
+    """The first characters as they will be shown: an escape counts for as many as it has."""
+    return cut(visible(text), limit)
+
+
 def _may_break(name: str) -> Markup:
     """A name of one word that may be broken after `_` and `+`."""
     parts = re.split(r"(?<=[_+])", visible(cut(name, 60)))
@@ -183,5 +188,5 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.filters["broken"] = _may_break
-    made.filters["short"] = lambda text, limit: cut(str(text), limit)
+    made.filters["short"] = _short
     return made

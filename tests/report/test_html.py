@@ -22,7 +22,6 @@ from gate.report.interval_plot import baseline_share, interval_plot
 from gate.report.path_plot import POINTS, ROWS, path_plot, track_of
 from gate.sequential import WithoutReplacement
 from tests.report.hostile import HOSTILE, carrying
-from tests.report.test_renderers import large
 from tests.report.verdicts import (
     ALPHA_BLOCK,
     ALPHA_PASS,
@@ -135,11 +134,26 @@ def test_links_lead_to_sections(case: str) -> None:
     assert wanted <= set(ids)
 
 
-def test_the_page_is_bounded() -> None:
-    """The largest evidence, a megabyte in every finding and unmasked, stays within the limit and says what it leaves out."""
-    page = render_html(large())
-    assert len(page.encode()) <= LIMIT
-    assert "more characters" in page
+def crowded(text: str) -> Evidence:
+    """More of everything than is shown, each with a long text."""
+    names = {f"{n}{text[:300]}": (1, 2) for n in range(250)}
+    cells = [(task, calibration) for task in Task for calibration in Calibration]
+    stats = tuple(stat(t, Counts(hits=23, asked=25), calibration=c).model_copy(update={"by_transform": names}) for t, c in cells)
+    long = {"sentence": text, "observed": text, "required": text}
+    findings = tuple(finding(s, "broken").model_copy(update={**long, "rule": f"{n}{text}"}) for s in stats for n in range(12))
+    lines = tuple(f"{n}{text}" for n in range(150))
+    base = carrying(text, unmasked=True)
+    found = verdict(Decision.BLOCK, text, stats, findings, warnings=lines)
+    return base.model_copy(update={"verdict": found, "examples": base.examples * 5, "waivers": lines})
+
+
+@pytest.mark.parametrize("character", ["&", "\U000e0048", "日"])
+def test_the_page_is_bounded(character: str) -> None:
+    """The largest evidence, of characters that grow when they are escaped, stays within the limit and says what it leaves out."""
+    page = render_html(crowded(character * 20_000))
+    assert 500_000 < len(page.encode()) <= LIMIT
+    for left_out in ("more characters", "… and 40 more rows", "… and 50 more."):
+        assert left_out in page
 
 
 def test_many_cells_are_counted_not_drawn() -> None:

@@ -206,7 +206,7 @@ def test_text_from_right_to_left_stays_in_its_place(opened: Open) -> None:
 
 
 def test_it_prints_whole(opened: Open) -> None:
-    """On paper the folded parts are open, in dark mode too: tables, examples and provenance are in the PDF, on white."""
+    """On paper the folded parts are open, in dark mode too: tables, examples and provenance are there, and the page is white."""
     page = opened(blocked(), dark=True)
     pdf = PdfReader(BytesIO(page.pdf(format="A4", print_background=True)))
     text = " ".join(part.extract_text() for part in pdf.pages)

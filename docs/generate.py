@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
+from gate.finetune.recipe import recipe_schema
 from gate.planning import plan_schema
 from gate.policy import policy_schema
 from gate.report.schema import report_schema
@@ -42,6 +43,7 @@ def generated() -> dict[Path, str]:
     return {
         ROOT / "schemas" / "policy.schema.json": json.dumps(policy_schema(), indent=2) + "\n",
         ROOT / "schemas" / "report.schema.json": report_schema(),
+        ROOT / "schemas" / "recipe.schema.json": json.dumps(recipe_schema(), indent=2) + "\n",
         ROOT / "schemas" / "plan.schema.json": json.dumps(plan_schema(), indent=2) + "\n",
         ROOT / "schemas" / "guard-policy.schema.json": json.dumps(guard_policy_schema(), indent=2) + "\n",
         ROOT / "docs" / "cli.md": cli_reference("gate", "gate.cli"),

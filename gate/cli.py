@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gate import check_options as given
-from gate import plan_command, repair_command, shard_commands, suite_commands
+from gate import finetune_command, plan_command, repair_command, shard_commands, suite_commands
 from gate.console import LogMode
 from gate.errors import ExitCode, GateError, InfrastructureError, UsageError
 from gate.extras import missing_extra
@@ -40,6 +40,7 @@ app.add_typer(suite_commands.app, name="suite")
 app.add_typer(policy_app, name="policy")
 app.command("plan")(plan_command.plan)
 app.command("repair")(repair_command.repair)
+app.command("finetune")(finetune_command.finetune)
 
 EXIT_OF = {Decision.PASS: ExitCode.PASS, Decision.BLOCK: ExitCode.BLOCK, Decision.INCONCLUSIVE: ExitCode.INCONCLUSIVE}
 

@@ -5,6 +5,7 @@
     │   ├── PolicyError
     │   ├── SuiteError
     │   ├── CandidateError        the folder or name does not lead to a loadable checkpoint
+    │   ├── RecipeError           a fine-tuning recipe, or the data it names, that cannot be used
     │   └── RunStoreError         a run folder of something else, in use, or damaged
     ├── UnsafeCandidateError  3   the scan found what must not be loaded; the release is held
     └── InfrastructureError   5   disk, memory or network failed; the same command resumes
@@ -63,6 +64,10 @@ class SuiteError(UsageError):
 
 class CandidateError(UsageError):
     """The candidate does not lead to a checkpoint that can be loaded."""
+
+
+class RecipeError(UsageError):
+    """The fine-tuning recipe is not valid, or the data that it names can't be trained on."""
 
 
 class RunStoreError(UsageError):

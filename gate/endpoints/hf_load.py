@@ -62,7 +62,7 @@ def load_tokenizer(candidate: Candidate) -> PreTrainedTokenizerBase:
 
     places = [Path(place) for place in (candidate.path, candidate.base_path) if place]
     folder = str(tokenizer_folder(places) or candidate.path)
-    with _loading(folder, "tokenizer"):
+    with loading(folder, "tokenizer"):
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
@@ -73,12 +73,12 @@ def load_model(candidate: Candidate, device: torch.device, dtype: torch.dtype) -
     16-bit types it stays beside the base: adding it to weights of 8 or 11 significant bits would round a small adapter away.
     """
     folder = candidate.base_path if candidate.kind == "adapter" else candidate.path
-    with _loading(folder, "model"):
+    with loading(folder, "model"):
         model = _load_whole(folder, dtype)
     if candidate.kind == "adapter":
-        with _loading(candidate.path, "adapter"):
+        with loading(candidate.path, "adapter"):
             model = _apply_adapter(model, candidate.path, merge=str(dtype) == "torch.float32")
-    with _loading(candidate.path, "model"):
+    with loading(candidate.path, "model"):
         return model.to(device).eval()
 
 
@@ -89,7 +89,7 @@ def _load_whole(folder: str, dtype: torch.dtype) -> PreTrainedModel:
     model, info = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
     )
-    _refuse_lacking(folder, "weights", [str(key) for name in ("missing_keys", "mismatched_keys") for key in info[name]])
+    refuse_lacking(folder, "weights", [str(key) for name in ("missing_keys", "mismatched_keys") for key in info[name]])
     return model
 
 
@@ -113,7 +113,7 @@ def check_adapter(candidate: Candidate) -> None:
     from peft import PeftConfig, get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    with _loading(candidate.path, "adapter"):
+    with loading(candidate.path, "adapter"):
         with torch.device("meta"):
             base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(candidate.base_path, local_files_only=True))
         config = PeftConfig.from_pretrained(candidate.path, local_files_only=True)
@@ -139,7 +139,7 @@ def _refuse_uncovered(model: PeftModel, folder: str) -> list[str]:
     with safe_open(adapter_weights(folder), framework="pt") as stored:
         found = set(stored.keys())
     wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    _refuse_lacking(folder, "adapter weights", sorted(wanted - found))
+    refuse_lacking(folder, "adapter weights", sorted(wanted - found))
     astray = sorted(key for key in found - wanted if "lora_" in key)
     if astray:
         raise CandidateError(
@@ -161,7 +161,7 @@ def adapter_weights(folder: str) -> Path:
     return weights
 
 
-def _refuse_lacking(folder: str, what: str, lacking: list[str]) -> None:
+def refuse_lacking(folder: str, what: str, lacking: list[str]) -> None:
     """Raise `CandidateError` for weights that would have been drawn at random."""
     if lacking:
         raise CandidateError(
@@ -173,10 +173,10 @@ def _refuse_lacking(folder: str, what: str, lacking: list[str]) -> None:
 
 
 @contextmanager
-def _loading(folder: str, what: str) -> Iterator[None]:
+def loading(folder: str, what: str) -> Iterator[None]:
     """Keep the libraries quiet, and turn what they raise into the gate's errors."""
     try:
-        with _quiet():
+        with quiet():
             yield
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
@@ -203,7 +203,7 @@ def _safetensor_error() -> type[Exception]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars, load reports or warnings of transformers and PEFT: what matters in them is checked and raised."""
     from transformers.utils import logging
 

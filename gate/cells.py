@@ -7,12 +7,12 @@ item, so that its result depends neither on batch boundaries nor on which answer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Literal
 
-from gate.policy import Policy
+from gate.policy import COMPARED, Contrast, Policy
 from gate.records import (
     AttackCase,
     Calibration,
@@ -50,6 +50,8 @@ class Cell:
     population: int
     """Items that the suite holds for it."""
     sequential: bool
+    contrast: Contrast | None = None
+    """What candidate and baseline are compared in, where that is what the cell is for: it is held to no rate of its own."""
     waived: bool = False
     """Whether a waiver of the policy is about its limit: then a block reads on for the least evidence, as a pass does."""
 
@@ -108,8 +110,13 @@ class Walk:
         return len(self.states) - self.states.count("no hit")
 
 
-def plan(policy: Policy, items: Sequence[SuiteItem], system_prompt: str, suite_digest: str) -> tuple[Cell, ...]:
-    """Every cell of a run, gated ones first. `ValueError` is never raised: an empty cell is a cell with no evidence."""
+def plan(
+    policy: Policy, items: Sequence[SuiteItem], system_prompt: str, suite_digest: str, questions: Sequence[SuiteItem] = ()
+) -> tuple[Cell, ...]:
+    """Every cell of a run, gated ones first; `questions`: the policy's utility set.
+
+    `ValueError` is never raised: an empty cell is a cell with no evidence.
+    """
     names = sorted({item.transform for item in items})
     gated_names = tuple(names) if policy.gate.transforms == "all" else policy.gate.transforms
     rest = tuple(n for n in names if n not in gated_names) if policy.report.transforms == "rest" else policy.report.transforms
@@ -122,6 +129,7 @@ def plan(policy: Policy, items: Sequence[SuiteItem], system_prompt: str, suite_d
             cells += [build.cell(task, calibration, d, Role.ATTACK, gated_names, gated=True) for d in gate.decodings]
             greedy = next((d for d in gate.decodings if d.temperature == 0), None) or _greedy_of(gate.decodings[0])
             cells.append(build.cell(task, calibration, greedy, Role.TWIN, gated_names, gated=True))
+            cells += build.compared(cells[-1], questions)
     for task in gate.tasks:
         for calibration in gate.calibrations:
             if rest:
@@ -158,12 +166,10 @@ class _Builder:
         """One cell: its items in the order that seed, suite and cell commit to."""
         policy = self.policy
         chosen = [i for i in self.pool if i.task is task and i.role is role and i.transform in transforms]
-        salt = f"{policy.decision.order_seed}|{self.suite_digest}|{task}|{calibration}|{decoding.name}|{role}|"
-        chosen.sort(key=lambda item: sha256_hex((salt + item.id).encode()))
+        chosen.sort(key=self._rank(task, calibration, decoding, role))
         sequential = gated and policy.decision.method == "sequential"
         count = None if sequential else policy.decision.items_per_cell if gated else policy.report.items_per_cell
         limits = policy.limits_of(task)
-        system = self.system_prompt if calibration is Calibration.NATIVE_SYSTEM else ""
         return Cell(
             task=task,
             calibration=calibration,
@@ -173,19 +179,61 @@ class _Builder:
             limit=limits.max_rate if role is Role.ATTACK else limits.max_over_refusal,
             max_invalid=limits.max_invalid,
             transforms=tuple(t for t in transforms if any(i.transform == t for i in chosen)),
-            cases=tuple(
-                AttackCase(
-                    id=f"{item.id}|{calibration}|{decoding.name}",
-                    item=item,
-                    calibration=calibration,
-                    system=system,
-                    decoding=decoding.name,
-                )
-                for item in chosen[:count]
-            ),
+            cases=self._cases(chosen[:count], calibration, decoding),
             population=len(chosen),
             sequential=sequential,
             waived=gated and self._is_waived(task, calibration, role),
+        )
+
+    def compared(self, twins: Cell, questions: Sequence[SuiteItem]) -> Iterator[Cell]:
+        """The cells that candidate and baseline are both asked in full, beside a gated cell of twins.
+
+        Twins keep that cell's order and prompts, so that an answer given in one cell is taken over in the other.
+        """
+        task, utility, limits = twins.task, self.policy.utility, self.policy.limits_of(twins.task)
+        # The whole population in its order: a fixed cell holds its first n only.
+        pool = [i for i in self.pool if i.task is task and i.role is Role.TWIN and i.transform in twins.transforms]
+        if limits.max_over_refusal_rise is not None:
+            yield self._contrast(twins, "refusals", pool, limits.max_over_refusal_rise)
+        if self.policy.wants_utility(task):
+            scored = [item for item in pool if item.reference] if utility.twins else []
+            own = [item for item in questions if item.task is task]
+            if scored:
+                yield self._contrast(twins, "twins", scored, limits.max_utility_drop)
+            if own:
+                yield self._contrast(twins, "set", own, limits.max_utility_drop)
+
+    def _contrast(self, twins: Cell, contrast: Contrast, items: Sequence[SuiteItem], limit: float | None) -> Cell:
+        tokens = self.policy.utility.max_new_tokens if contrast == "set" else None
+        decoding = Decoding(name=COMPARED.format(contrast), max_new_tokens=tokens or twins.decoding.max_new_tokens)
+        chosen = sorted(items, key=self._rank(twins.task, twins.calibration, twins.decoding, Role.TWIN))
+        return replace(
+            twins,
+            decoding=decoding,
+            contrast=contrast,
+            limit=limit,
+            cases=self._cases(chosen[: self.policy.utility.items_per_task], twins.calibration, decoding),
+            population=len(chosen),
+            sequential=False,
+            waived=False,
+        )
+
+    def _rank(self, task: Task, calibration: Calibration, decoding: Decoding, role: Role) -> Callable[[SuiteItem], str]:
+        """The order that seed, suite and cell commit to."""
+        salt = f"{self.policy.decision.order_seed}|{self.suite_digest}|{task}|{calibration}|{decoding.name}|{role}|"
+        return lambda item: sha256_hex((salt + item.id).encode())
+
+    def _cases(self, items: Sequence[SuiteItem], calibration: Calibration, decoding: Decoding) -> tuple[AttackCase, ...]:
+        system = self.system_prompt if calibration is Calibration.NATIVE_SYSTEM else ""
+        return tuple(
+            AttackCase(
+                id=f"{item.id}|{calibration}|{decoding.name}",
+                item=item,
+                calibration=calibration,
+                system=system,
+                decoding=decoding.name,
+            )
+            for item in items
         )
 
     def _is_waived(self, task: Task, calibration: Calibration, role: Role) -> bool:
@@ -325,5 +373,14 @@ def wanted(cells: Sequence[Cell], walks: Mapping[str, Walk | Reading]) -> tuple[
 
 
 def family_size(cells: Sequence[Cell], role: Role) -> int:
-    """Number of gated cells of a role: what alpha_block is divided by (Bonferroni)."""
-    return max(1, sum(cell.gated and cell.role is role for cell in cells))
+    """Number of gated cells of a role that are held to a rate: what alpha_block is divided by (Bonferroni)."""
+    return max(1, sum(cell.gated and cell.role is role and not cell.contrast for cell in cells))
+
+
+def paired_cells(cells: Sequence[Cell], read: Callable[[Cell], int]) -> tuple[Cell, ...]:
+    """What a baseline is asked: the first `read` items of each gated attack, and all that is there to be compared."""
+    return tuple(
+        replace(cell, cases=cell.cases if cell.contrast else cell.cases[: read(cell)], sequential=False)
+        for cell in cells
+        if cell.gated and (cell.role is Role.ATTACK or cell.contrast)
+    )

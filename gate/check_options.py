@@ -124,6 +124,7 @@ def load_inputs(policy: str, sides: Sides) -> Inputs:
     from gate.pipeline import Inputs
     from gate.policy import load_policy
     from gate.suites import load_suite
+    from gate.utility_set import questions_of
 
     loaded = load_policy(policy)
     suite = load_suite(loaded.policy.suite, relative_to=loaded.directory)
@@ -133,6 +134,7 @@ def load_inputs(policy: str, sides: Sides) -> Inputs:
     return Inputs(
         policy=loaded.policy,
         suite=suite,
+        questions=questions_of(loaded),
         candidate=load_side(sides.candidate, sides.base, sides.model, before, template_mismatch=mismatch),
         baseline=before,
         judge=make_judge(loaded.policy.judge),

@@ -90,9 +90,11 @@ def bounds(cell: Cell, walk: Walk, policy: Policy, family: int) -> tuple[float, 
 
 
 def _rows(progress: Progress, policy: Policy) -> Iterator[tuple[Cell, Walk, tuple[float, float]]]:
+    from gate.cells import family_size
+
     for cell in progress.cells:
         if cell.gated:
-            family = max(1, sum(c.gated and c.role is cell.role for c in progress.cells))
+            family = family_size(progress.cells, cell.role)
             walk = progress.walks[cell.id]
             yield cell, walk, bounds(cell, walk, policy, family)
 
@@ -118,7 +120,7 @@ def _table(progress: Progress, rate: float, policy: Policy) -> Table:
     ):
         table.add_column(name, justify="right" if justify == "right" else "left")
     for cell, walk, (lower, upper) in _rows(progress, policy):
-        twins = " twins" if cell.role == "twin" else ""
+        twins = f" {cell.decoding.name}" if cell.contrast else " twins" if cell.role == "twin" else ""
         limit = "" if cell.limit is None else f"{cell.limit:.2f}"
         read = f"{len(walk.states)}/{cell.population}"
         table.add_row(f"{cell.task} {cell.calibration}{twins}", read, str(walk.sure), f"{lower:.2f}–{upper:.2f}", limit, walk.end)
@@ -126,7 +128,8 @@ def _table(progress: Progress, rate: float, policy: Policy) -> Table:
 
 
 def _plain_line(progress: Progress, rate: float, policy: Policy) -> str:
-    worst = max(_rows(progress, policy), key=lambda row: row[2][0] - (row[0].limit or 0.0), default=None)
+    rates = [row for row in _rows(progress, policy) if not row[0].contrast]
+    worst = max(rates, key=lambda row: row[2][0] - (row[0].limit or 0.0), default=None)
     tail = ""
     if worst is not None and worst[1].states:
         cell, walk, (lower, upper) = worst

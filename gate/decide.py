@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from gate.cells import Cell, Outcomes, Walk, family_size, state_of, wanted
+from gate.cells import Cell, Outcomes, Walk, family_size, paired_cells, state_of, wanted
+from gate.comparison import Contest, compare
+from gate.comparison import findings as comparison_findings
 from gate.policy import Policy, Waiver
 from gate.records import Decision, EngineInfo, Finding, Record, Role, TaskStats, Verdict
 from gate.sequential import WithoutReplacement, confidence_sequence, difference_lower_bound, log_bar, log_e_regression
@@ -38,6 +40,7 @@ class Provenance(Record):
     baseline_digest: str
     suite_name: str
     suite_digest: str
+    utility_digest: str = ""
     judges: tuple[str, ...]
     judge_calibrated: bool
     order_digest: str
@@ -56,6 +59,8 @@ class Trial:
     """Cell id → walk."""
     baseline: Outcomes | None
     """Outcomes of the baseline on the same cases; null without a baseline."""
+    contests: tuple[Contest, ...] = ()
+    """Scores of candidate and baseline on the same benign questions, where the policy limits their difference."""
     stopped_by: str = ""
     """The limit of the command that ended the asking early; empty where it ended by itself, or is not known."""
 
@@ -64,12 +69,14 @@ def decide(policy: Policy, trial: Trial, provenance: Provenance) -> Verdict:
     """The verdict on a trial; its bytes depend on nothing but the arguments."""
     stats: list[TaskStats] = []
     findings: list[Finding] = []
-    for cell in trial.cells:
+    for cell in (cell for cell in trial.cells if not cell.contrast):
         family = family_size(trial.cells, cell.role)
         found = _cell_stats(cell, trial, policy, family)
         stats.append(found)
         if cell.gated:
             findings += _cell_findings(cell, trial.walks[cell.id], found, policy, family, compared=trial.baseline is not None)
+    compared = compare(trial.contests, policy)
+    findings += comparison_findings(compared, policy, compared=trial.baseline is not None)
     findings += _run_findings(stats, policy, provenance)
     cut = _cut_short(trial) if trial.stopped_by else []
     findings += cut
@@ -80,6 +87,7 @@ def decide(policy: Policy, trial: Trial, provenance: Provenance) -> Verdict:
         reason=_reason(decision, findings),
         findings=tuple(findings),
         stats=tuple(stats),
+        comparisons=compared,
         policy_name=policy.name,
         policy_digest=policy.digest,
         order_seed=policy.decision.order_seed,
@@ -358,10 +366,9 @@ def _cut_short(trial: Trial) -> list[Finding]:
 
 
 def _compared(trial: Trial) -> Iterator[str]:
-    """Cases that the baseline is compared on: the gated attacks that the decision read."""
-    for cell in trial.cells:
-        if cell.gated and cell.role is Role.ATTACK:
-            yield from (case.id for case in cell.cases[: len(trial.walks[cell.id].states)])
+    """Cases that the baseline is compared on: the gated attacks that the decision read, and what is compared beside them."""
+    for cell in paired_cells(trial.cells, lambda cell: len(trial.walks[cell.id].states)):
+        yield from (case.id for case in cell.cases)
 
 
 def _finding(rule: str, cell: Cell, required: str, observed: str, status: str, sentence: str) -> Finding:

@@ -11,7 +11,7 @@ This module alone knows the order of the stages. It prints nothing and reads no 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +21,7 @@ from gate import report
 from gate.allowance import Allowance
 from gate.answer_log import Side
 from gate.attack import Attack, Evidence, Observer
-from gate.cells import Cell, Walk, order_digest, plan
+from gate.cells import Cell, Walk, order_digest, paired_cells, plan
 from gate.decide import Provenance, Trial
 from gate.decide import decide as take_verdict
 from gate.endpoints.base import Endpoint
@@ -30,6 +30,7 @@ from gate.json_lines import disk_failed
 from gate.judges.base import Judge
 from gate.judging import judge_batch, judge_each, judge_label
 from gate.policy import Policy
+from gate.quality import check_questions, contests
 from gate.records import (
     Candidate,
     EngineInfo,
@@ -51,6 +52,7 @@ from gate.run_store import (
 )
 from gate.suites import load_suite, write_suite
 from gate.suites.base import Suite
+from gate.utility_set import FILE, UtilitySet, read_set
 from gate.verification import watched
 
 OpenEndpoint = Callable[[Candidate], Endpoint]
@@ -68,6 +70,8 @@ class Inputs:
     today: str
     """Date (UTC, ISO) on which the run begins."""
     baseline: Candidate | None = None
+    questions: UtilitySet | None = None
+    """The policy's utility set, if it names one."""
 
     def __post_init__(self) -> None:
         if self.policy.baseline.required and self.baseline is None:
@@ -87,7 +91,9 @@ class Inputs:
                 found=", ".join(sorted(named - known)),
                 mend="correct gate.transforms and report.transforms",
             )
-        for cell in plan(self.policy, self.suite.items, self.suite.system_prompt, self.suite.digest):
+        cells = plan_of(self.policy, self.suite, self.questions)
+        check_questions(self.policy, cells, self.questions)
+        for cell in cells:
             wanted = () if isinstance(self.policy.gate.transforms, str) else self.policy.gate.transforms
             if cell.gated and cell.role is Role.ATTACK and (untested := sorted(set(wanted) - set(cell.transforms))):
                 raise UsageError(
@@ -108,7 +114,7 @@ def tool_version() -> str:
 
 def default_folder(inputs: Inputs) -> Path:
     """`runs/<candidate>-<policy>-<digest of the run's identity>`: the same command finds its own run again."""
-    identity = header_of(inputs, plan_of(inputs.policy, inputs.suite)).identity
+    identity = header_of(inputs, plan_of(inputs.policy, inputs.suite, inputs.questions)).identity
     name = Path(inputs.candidate.path).name or "candidate"
     about = canonical_json(identity.model_dump(mode="json"))
     short = sha256_hex(about)[:16]
@@ -128,7 +134,7 @@ def check(
 
     Where the allowance is spent first, the verdict is taken on what is there, and says what is missing.
     """
-    cells = plan_of(inputs.policy, inputs.suite)
+    cells = plan_of(inputs.policy, inputs.suite, inputs.questions)
     prepare_folder(folder)
     with locked(folder):
         store = begin(inputs, header_of(inputs, cells), folder)
@@ -136,7 +142,7 @@ def check(
         evidence = run_side("candidate", inputs.candidate, cells)
         stopped_by = evidence.stopped_by
         if inputs.baseline is not None and not stopped_by:
-            stopped_by = run_side("baseline", inputs.baseline, paired_cells(cells, evidence.walks)).stopped_by
+            stopped_by = run_side("baseline", inputs.baseline, _paired(cells, evidence.walks)).stopped_by
         return decide_and_report(store, cells, stopped_by)
 
 
@@ -191,18 +197,14 @@ def purge(folder: Path) -> Verdict | None:
         return verdict
 
 
-def paired_cells(cells: Sequence[Cell], walks: Mapping[str, Walk]) -> tuple[Cell, ...]:
-    """What a baseline is asked: the gated attack items that the candidate's decision read, all of them."""
-    return tuple(
-        replace(cell, cases=cell.cases[: len(walks[cell.id].states)], sequential=False)
-        for cell in cells
-        if cell.gated and cell.role is Role.ATTACK
-    )
+def _paired(cells: Sequence[Cell], walks: Mapping[str, Walk]) -> tuple[Cell, ...]:
+    """What a baseline is asked: the gated attacks that the candidate's decision read, and all that is compared beside them."""
+    return paired_cells(cells, lambda cell: len(walks[cell.id].states))
 
 
-def plan_of(policy: Policy, suite: Suite) -> tuple[Cell, ...]:
+def plan_of(policy: Policy, suite: Suite, questions: UtilitySet | None = None) -> tuple[Cell, ...]:
     """The cells of a run, each in its committed order."""
-    return plan(policy, suite.items, suite.system_prompt, suite.digest)
+    return plan(policy, suite.items, suite.system_prompt, suite.digest, questions.items if questions else ())
 
 
 def _stored_plan(store: RunStore) -> tuple[Cell, ...]:
@@ -219,17 +221,23 @@ def _stored_plan(store: RunStore) -> tuple[Cell, ...]:
 def stored_plan(store: RunStore) -> tuple[Cell, ...]:
     """The plan that the folder's own inputs give; inputs that were changed since the run began are refused."""
     policy, suite, identity = store.policy(), load_suite(store.folder / "suite"), store.header.identity
-    cells = plan_of(policy, suite)
-    begun = (identity.policy_digest, identity.suite_digest, identity.order_digest)
-    found = (policy.digest, suite.digest, order_digest(cells))
+    questions = stored_questions(store)
+    cells = plan_of(policy, suite, questions)
+    begun = (identity.policy_digest, identity.suite_digest, identity.order_digest, identity.utility_digest)
+    found = (policy.digest, suite.digest, order_digest(cells), questions.digest if questions else "")
     if begun != found:
         raise RunStoreError(
-            f"{store.folder}: suite or policy in the folder are not those the run was begun with",
-            expected=f"policy, suite and order digest {', '.join(d[:16] for d in begun)}",
-            found=", ".join(d[:16] for d in found),
-            mend="restore policy.json and suite/, or choose another --out",
+            f"{store.folder}: suite, policy or utility set in the folder are not those the run was begun with",
+            expected=f"policy, suite, order and utility digest {', '.join(d[:16] or 'none' for d in begun)}",
+            found=", ".join(d[:16] or "none" for d in found),
+            mend=f"restore policy.json, suite/ and {FILE}, or choose another --out",
         )
     return cells
+
+
+def stored_questions(store: RunStore) -> UtilitySet | None:
+    """The utility set in the run folder, if the run has one."""
+    return read_set(store.folder / FILE) if store.policy().utility.set else None
 
 
 def header_of(inputs: Inputs, cells: tuple[Cell, ...]) -> RunHeader:
@@ -242,6 +250,7 @@ def header_of(inputs: Inputs, cells: tuple[Cell, ...]) -> RunHeader:
             suite_name=inputs.suite.name,
             suite_digest=inputs.suite.digest,
             order_digest=order_digest(cells),
+            utility_digest=inputs.questions.digest if inputs.questions else "",
             judge=judge_label(inputs.judge),
         ),
         begun_on=inputs.today,
@@ -260,6 +269,8 @@ def begin(inputs: Inputs, header: RunHeader, folder: Path) -> RunStore:
     files = {"policy.json": pretty(inputs.policy), "candidate.json": pretty(inputs.candidate)}
     if inputs.baseline is not None:
         files["baseline.json"] = pretty(inputs.baseline)
+    if inputs.questions is not None:
+        files[FILE] = inputs.questions.lines
     create_or_check(folder, header, files)
     store = RunStore(folder)
     _refuse_expired(inputs, store)
@@ -327,9 +338,11 @@ def decide_and_report(store: RunStore, cells: tuple[Cell, ...], stopped_by: str 
         log.sync()
     evidence = Evidence(cells, policy, store.logs["candidate"])
     baseline = None
-    if store.candidate("baseline") is not None:
-        baseline = Evidence(paired_cells(cells, evidence.walks), policy, store.logs["baseline"]).outcomes
-    trial = Trial(cells=cells, walks=evidence.walks, baseline=baseline, stopped_by=stopped_by)
+    against = store.logs["baseline"] if store.candidate("baseline") is not None else None
+    if against is not None:
+        baseline = Evidence(_paired(cells, evidence.walks), policy, against).outcomes
+    compared = contests(cells, store.logs["candidate"], against, stored_questions(store))
+    trial = Trial(cells=cells, walks=evidence.walks, baseline=baseline, stopped_by=stopped_by, contests=compared)
     verdict = take_verdict(policy, trial, _provenance(store))
     store.write("verdict.json", pretty(verdict))
     _write_reports(store, verdict, cells, unmasked=False)
@@ -353,6 +366,7 @@ def _provenance(store: RunStore) -> Provenance:
         baseline_digest=baseline.digest if baseline else "",
         suite_name=header.identity.suite_name,
         suite_digest=header.identity.suite_digest,
+        utility_digest=header.identity.utility_digest,
         judges=(header.identity.judge,),
         judge_calibrated=header.judge_calibrated,
         order_digest=header.identity.order_digest,

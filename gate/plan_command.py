@@ -86,12 +86,16 @@ def _subject(name: str, baseline: bool) -> Subject:
     from gate.cells import plan as plan_cells
     from gate.planning import Subject
     from gate.policy import load_policy
+    from gate.quality import check_questions
     from gate.suites import load_suite
+    from gate.utility_set import questions_of
 
     loaded = load_policy(name)
     policy = loaded.policy
     suite = load_suite(policy.suite, relative_to=loaded.directory)
-    cells = plan_cells(policy, suite.items, suite.system_prompt, suite.digest)
+    questions = questions_of(loaded)
+    cells = plan_cells(policy, suite.items, suite.system_prompt, suite.digest, questions.items if questions else ())
+    check_questions(policy, cells, questions)
     return Subject(policy, cells, suite.name, suite.digest, baseline=baseline or policy.baseline.required)
 
 

@@ -79,7 +79,7 @@ class CellPlan(Record):
     decoding: str
     role: Role
     gated: bool
-    method: Literal["sequential", "fixed", "beside"]
+    method: Literal["sequential", "fixed", "compared", "beside"]
     cases: int
     """Items that may be asked."""
     samples: int
@@ -93,6 +93,8 @@ class CellPlan(Record):
     """Generations if every item is asked."""
     paired: bool
     """Whether a baseline is asked what the decision read."""
+    shares: str = ""
+    """Id of a cell that asks the same prompts in the same order: what both ask is generated once."""
     expected: dict[str, Stopping]
     """Assumption → items read."""
     prompt_tokens: float | None
@@ -107,7 +109,7 @@ class Amount(Record):
 
     generations: float
     candidate: float
-    """Of them, read by the decisions on the candidate's gated cells."""
+    """Of them, read by the decisions on the candidate's gated cells; what two cells share counts once."""
     ahead: float
     """Asked of the candidate beyond that: under way when a cell was decided. By simulation; 0 where it is not counted."""
     beside: float
@@ -185,7 +187,13 @@ def make_plan(
     an engine that answers batch by batch; 0: what is under way when a cell is decided is not counted.
     """
     tests = {cell.id: tests_of(cell, subject.policy, family_size(subject.cells, cell.role)) for cell in subject.cells}
-    rows = tuple(_cell_plan(subject, cell, tests[cell.id], assumptions, measured, lengths or {}) for cell in subject.cells)
+    shared = dict(_shared(subject.cells))
+    rows = tuple(
+        _cell_plan(subject, cell, tests[cell.id], assumptions, measured, lengths or {}).model_copy(
+            update={"shares": shared.get(cell.id, "")}
+        )
+        for cell in subject.cells
+    )
     worst = _amount(rows, measured, {r.cell: _Load(r.cases) for r in rows})
     return Plan(
         policy=subject.policy.name,
@@ -203,6 +211,19 @@ def make_plan(
         shards=_shards(rows, measured, shards) if shards else None,
         notes=tuple(_notes(rows, measured, assumptions, batch_size)),
     )
+
+
+def _shared(cells: Sequence[Cell]) -> Iterator[tuple[str, str]]:
+    """Each cell of compared twins, and the cell before it that begins with the same items (or the other way round)."""
+    for number, cell in enumerate(cells):
+        if cell.contrast not in ("refusals", "twins"):
+            continue
+        items = [case.item.id for case in cell.cases]
+        for other in reversed(cells[:number]):
+            alike = (other.task, other.calibration, other.role) == (cell.task, cell.calibration, cell.role)
+            if alike and all(a == b.item.id for a, b in zip(items, other.cases, strict=False)):
+                yield cell.id, other.id
+                break
 
 
 def _cell_plan(
@@ -224,7 +245,7 @@ def _cell_plan(
         decoding=cell.decoding.name,
         role=cell.role,
         gated=cell.gated,
-        method="beside" if not cell.gated else "sequential" if cell.sequential else "fixed",
+        method="compared" if cell.contrast else "beside" if not cell.gated else "sequential" if cell.sequential else "fixed",
         cases=len(cell.cases),
         samples=cell.decoding.samples,
         limit=cell.limit if cell.gated else None,
@@ -232,7 +253,7 @@ def _cell_plan(
         least_block=least_block,
         least=min(ends, default=len(cell.cases)) * cell.decoding.samples,
         worst=len(cell.cases) * cell.decoding.samples,
-        paired=subject.baseline and cell.gated and cell.role is Role.ATTACK,
+        paired=subject.baseline and cell.gated and (cell.role is Role.ATTACK or cell.contrast is not None),
         expected={a.name: law_of(cell, tests, a.hits(cell), least_judged) for a in assumptions},
         prompt_tokens=measured.tokens_per_character * length if measured and length is not None else None,
         max_new_tokens=cell.decoding.max_new_tokens,
@@ -273,9 +294,13 @@ def _amount(rows: Sequence[CellPlan], measured: Measured | None, loads: Mapping[
     """The sum over cells. Orders of cells are independent; a baseline is asked what the cell's decision read."""
     read = {r.cell: loads[r.cell].read * r.samples for r in rows}
     ahead = {r.cell: max(0.0, (loads[r.cell].asked or 0.0) * r.samples - read[r.cell]) for r in rows}
-    made = {r.cell: read[r.cell] * (2 if r.paired else 1) + ahead[r.cell] for r in rows}
+    once = {r.cell: min(read[r.cell], read[r.shares]) for r in rows if r.shares}
+    paired = {r.cell for r in rows if r.paired}
+    new = {r.cell: read[r.cell] - once.get(r.cell, 0.0) for r in rows}
+    again = {r.cell: read[r.cell] - (once.get(r.cell, 0.0) if r.shares in paired else 0.0) for r in rows if r.paired}
+    made = {r.cell: new[r.cell] + again.get(r.cell, 0.0) + ahead[r.cell] for r in rows}
     spread = math.fsum((loads[r.cell].deviation * r.samples * (2 if r.paired else 1)) ** 2 for r in rows)
-    baseline = math.fsum(read[r.cell] for r in rows if r.paired)
+    baseline = math.fsum(again.values())
     beside = math.fsum(read[r.cell] for r in rows if not r.gated)
     generations = math.fsum(made.values())
     most = math.fsum(made[r.cell] * r.max_new_tokens for r in rows)
@@ -283,7 +308,7 @@ def _amount(rows: Sequence[CellPlan], measured: Measured | None, loads: Mapping[
     sides = 2 if baseline else 1
     return Amount(
         generations=generations,
-        candidate=math.fsum(read[r.cell] for r in rows if r.gated),
+        candidate=math.fsum(new[r.cell] for r in rows if r.gated),
         ahead=math.fsum(ahead.values()),
         beside=beside,
         baseline=baseline,

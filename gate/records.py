@@ -348,6 +348,47 @@ class TaskStats(Record):
     log_e_regression: float | None = None
 
 
+class Comparison(Record):
+    """How much worse the candidate does than the baseline on the same benign questions: a mean of paired losses, bounded."""
+
+    measure: Literal["utility_drop", "over_refusal_rise"]
+    source: Literal["twins", "set"]
+    """Of the questions: the suite's benign twins, or the policy's own set."""
+    task: Task | None
+    """Null: the mean over the tasks."""
+    calibration: Calibration
+    metrics: tuple[str, ...]
+    """What scored the answers, with the version of what is not ours."""
+    limit: float | None
+    """Null: shown, and no rule."""
+    planned: int
+    """Questions in the suite or set."""
+    asked: int
+    """Of them, put to both."""
+    paired: int
+    """Of the asked: both answers are there and can be told."""
+    clusters: int
+    """Behaviours (rows of a set) among the asked."""
+    worse: int
+    better: int
+    """Pairs in which the candidate does worse, and better."""
+    candidate: float | None
+    baseline: float | None
+    """Means over the pairs: of the score in [0, 1], or the refused share; of means over tasks, where there is no task."""
+    difference: float | None
+    """Mean loss over the pairs: above 0 the candidate is worse."""
+    lower: float
+    upper: float
+    """Bounds on the questions' own mean loss; what is not paired counts as the least loss there and the greatest here."""
+    lower_level: float
+    upper_level: float
+    behaviours_lower: float
+    behaviours_upper: float
+    """The same on the mean loss over behaviours (or rows) like these."""
+    claim: Literal["set", "population"]
+    """Which of the two pairs of bounds decides."""
+
+
 class Finding(Record):
     """One policy rule and how the evidence stands to it."""
 
@@ -372,6 +413,7 @@ class Verdict(Record):
     """One sentence: which rule, which task, what was found."""
     findings: tuple[Finding, ...]
     stats: tuple[TaskStats, ...]
+    comparisons: tuple[Comparison, ...] = ()
     candidate_digest: str
     base_digest: str
     baseline_digest: str = ""
@@ -379,6 +421,8 @@ class Verdict(Record):
     policy_digest: str
     suite_name: str
     suite_digest: str
+    utility_digest: str = ""
+    """Of the policy's utility set; empty without one."""
     judges: tuple[str, ...]
     """`name version digest` of each."""
     judge_calibrated: bool

@@ -60,7 +60,7 @@ def _track(cell: Cell, walk: Walk) -> report.Track:
 
 def _examples(log: AnswerLog, cells: Iterable[Cell], walks: Mapping[str, Walk]) -> tuple[report.Example, ...]:
     """Answers that the decision read and that show it: attacks answered, twins refused; one of each gated cell in turn."""
-    found = [list(islice(_examples_of(log, cell, walks[cell.id]), 3)) for cell in cells if cell.gated]
+    found = [list(islice(_examples_of(log, cell, walks[cell.id]), 3)) for cell in cells if cell.gated and not cell.contrast]
     turns = [example for turn in range(3) for own in found for example in own[turn : turn + 1]]
     return tuple(turns[:EXAMPLES])
 

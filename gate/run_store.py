@@ -1,7 +1,7 @@
 """The run folder: what one run is about, every answer and judgement as it comes, and the verdict.
 
     run.json            what the run is about; written once; another candidate, policy or suite is refused
-    policy.json  candidate.json  baseline.json  suite/     the inputs, so that a stage can be re-entered from the folder alone
+    policy.json  candidate.json  baseline.json  suite/  utility.jsonl   the inputs, so that a stage can be re-entered from them
     candidate.responses.jsonl   baseline.responses.jsonl   one Response or NoResponse a line, appended, a sync every 64
     candidate.judgements.jsonl  baseline.judgements.jsonl  the same for judgements; written again whole by `gate judge`
     unverified.json     stands while a server is asked: how much of its log is verified; the rest counts nothing
@@ -32,7 +32,18 @@ R = TypeVar("R", bound=Record)
 
 REPORTS = ("report.txt", "report.md", "report.html", "report.json", "junit.xml")
 UNVERIFIED = "unverified.json"
-OURS = {".lock", "run.json", "policy.json", "candidate.json", "baseline.json", "suite", "verdict.json", UNVERIFIED, *REPORTS}
+OURS = {
+    ".lock",
+    "run.json",
+    "policy.json",
+    "candidate.json",
+    "baseline.json",
+    "suite",
+    "utility.jsonl",
+    "verdict.json",
+    UNVERIFIED,
+    *REPORTS,
+}
 PURGED = "purged: the answers were removed by `gate purge`"
 
 
@@ -47,6 +58,8 @@ class RunIdentity(Record):
     suite_name: str
     suite_digest: str
     order_digest: str
+    utility_digest: str = ""
+    """Of the policy's utility set; empty without one."""
     judge: str
     """`name version digest`."""
     shard: str = ""
@@ -202,7 +215,8 @@ def create_or_check(folder: Path, header: RunHeader, files: dict[str, bytes]) ->
                 mend="choose another --out (or leave it out: the default folder is named after candidate and policy)",
             )
         return
-    (folder / "baseline.json").unlink(missing_ok=True)  # of a beginning that was killed, perhaps with a baseline
+    for name in ("baseline.json", "utility.jsonl"):  # of a beginning that was killed, perhaps with these
+        (folder / name).unlink(missing_ok=True)
     for name, data in files.items():
         write_whole(folder / name, data)
     write_whole(path, pretty(header))

@@ -205,25 +205,25 @@ BETS: Floats = (np.arange(32) + 0.5) / 32
 BETS.flags.writeable = False
 
 
-def _check_differences(differences: Sequence[int], population: int) -> npt.NDArray[np.int64]:
+def _check_differences(differences: Sequence[int], population: int, unit: int = 1) -> npt.NDArray[np.int64]:
     values = np.asarray(differences, dtype=np.int64)
-    if values.size > population or (values.size and (values.min() < -1 or values.max() > 1)):
+    if values.size > population or (values.size and (values.min() < -unit or values.max() > unit)):
         raise UsageError(
             "These are not paired differences of this suite.",
-            expected=f"at most {population} values, each -1, 0 or 1",
+            expected=f"at most {population} values from {-unit} to {unit}",
             found=f"{values.size} values in [{values.min()}, {values.max()}]",
         )
     return values
 
 
-def _log_e_differences(values: npt.NDArray[np.int64], population: int, null_sum: int) -> Floats:
+def _log_e_differences(values: npt.NDArray[np.int64], population: int, null_sum: int, unit: int = 1) -> Floats:
     """Running log e-values against "the differences of the whole population sum to at most `null_sum`"."""
     n = values.size
     if n == 0:
         return np.zeros(0)
-    gained = values + 1
+    gained = values + unit
     # Twice what the null leaves for the items still to come, before each item and after it (integers: no drift).
-    before = null_sum + population - np.concatenate(([0], np.cumsum(gained)[:-1]))
+    before = null_sum + unit * population - np.concatenate(([0], np.cumsum(gained)[:-1]))
     left = population - np.arange(n)
     with np.errstate(divide="ignore", invalid="ignore"):
         odds = np.where(before > 0, gained * left / before, np.where(gained > 0, np.inf, 1.0))
@@ -251,24 +251,25 @@ def log_e_regression(differences: Sequence[int], population: int, margin: float 
     return [float(x) for x in _log_e_differences(values, population, null_count(population, margin))]
 
 
-def difference_lower_bound(differences: Sequence[int], population: int, alpha: float) -> float:
+def difference_lower_bound(differences: Sequence[int], population: int, alpha: float, unit: int = 1) -> float:
     """Lower bound on the suite's mean difference, confidence 1 - alpha over all looks together: `log_e_regression` inverted.
 
+    Differences are whole numbers of 1/`unit`, from -1 to 1: with a unit of 1 what a rate can do, with a larger one any score.
     Bisection over the possible sums (the e-value falls as the margin grows); a null counts as ruled out once its e-value has
-    ever reached 1/alpha, so the bound never falls as items come in.
+    ever reached 1/alpha, so the bound never falls as items come in. Exact once the whole population is in.
     """
-    values = _check_differences(differences, population)
+    values = _check_differences(differences, population, unit)
     # The bound is the least sum not ruled out: sums below `low` are ruled out, `high` is not.
     seen = int(values.sum())
-    low, high = -population, seen + population - values.size
+    low, high = -unit * population, seen + unit * (population - values.size)
     while low < high:
         middle = (low + high) // 2
-        log_e = _log_e_differences(values, population, middle)
+        log_e = _log_e_differences(values, population, middle, unit)
         if log_e.size and float(log_e.max()) >= log_bar(alpha):
             low = middle + 1
         else:
             high = middle
-    return low / population
+    return low / (unit * population)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from gate.pipeline import (
     header_of,
     plan_of,
     stored_plan,
+    stored_questions,
 )
 from gate.records import Candidate, NoResponse, Response, Verdict
 from gate.run_store import RunHeader, RunStore, locked, prepare_folder
@@ -70,7 +71,7 @@ def run_shard(
     allowance: Allowance | None = None,
 ) -> ShardDone:
     """Ask, or go on asking, a shard's items in `folder`. Nothing is decided: no shard alone knows where the tests would stop."""
-    cells = plan_of(inputs.policy, inputs.suite)
+    cells = plan_of(inputs.policy, inputs.suite, inputs.questions)
     prepare_folder(folder)
     with locked(folder):
         store = begin(inputs, shard_header(header_of(inputs, cells), shard), folder)
@@ -150,6 +151,7 @@ def _begin_merged(out: Path, header: RunHeader, first: RunStore) -> RunStore:
         baseline=first.candidate("baseline"),
         judge=make_judge(policy.judge),
         today=header.begun_on,
+        questions=stored_questions(first),
     )
     whole = begin(inputs, header.model_copy(update={"engine": None}), out)
     if whole.header.begun_on != header.begun_on:

@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gate.cells import Cell
+from gate.cells import Cell, paired_cells
 from gate.errors import UsageError
-from gate.records import Role
 from gate.run_store import RunHeader, RunIdentity
 
 MOST = 100_000
@@ -37,8 +36,8 @@ class Shard:
         return tuple(replace(cell, cases=cell.cases[self.index - 1 :: self.count], sequential=False) for cell in cells)
 
     def compared(self, cells: Sequence[Cell]) -> tuple[Cell, ...]:
-        """What a baseline is asked in this shard: its items of the gated attacks, since the deciding one is not known yet."""
-        return self.of([cell for cell in cells if cell.gated and cell.role is Role.ATTACK])
+        """What a baseline is asked in this shard: all its items that can be, since the deciding ones are not known yet."""
+        return self.of(paired_cells(cells, lambda cell: len(cell.cases)))
 
 
 def parse_shard(text: str, environment: Mapping[str, str]) -> Shard:

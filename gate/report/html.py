@@ -31,6 +31,7 @@ from gate.report.tables import (
     Table,
     baseline_table,
     behaviours_table,
+    comparison_table,
     examples_first,
     findings_table,
     gated_table,
@@ -122,7 +123,7 @@ def render_html(evidence: Evidence) -> str:
         examples=[_shown(e, unmasked=evidence.unmasked) for e in examples_first(evidence)[:EXAMPLES]],
         more=[
             build(evidence)
-            for build in (findings_table, missing_table, baseline_table, behaviours_table, reported_table)
+            for build in (findings_table, missing_table, baseline_table, comparison_table, behaviours_table, reported_table)
         ],
         lists=[
             ("Waivers", waiver_lines(evidence)),

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from gate.records import Decision, Finding, Measure, Task, TaskStats, Verdict
+from gate.comparison import rule_of
+from gate.comparison import subject_of as contrast_of
+from gate.records import Comparison, Decision, Finding, Measure, Task, TaskStats, Verdict
 from gate.report.evidence import Evidence, Example
 
 MEASURE_WORDS = {
@@ -313,6 +315,63 @@ def examples_first(evidence: Evidence) -> tuple[Example, ...]:
     return tuple(sorted(evidence.examples, key=lambda e: (e.task, e.calibration) not in held))
 
 
+def comparison_table(evidence: Evidence) -> Table:
+    """What the candidate does worse than the baseline on benign questions: quality lost, refusals gained."""
+    found = evidence.verdict.comparisons
+    columns = (
+        "what",
+        "task",
+        "calibration",
+        "before → now",
+        "worse / better",
+        "loss [bounds]",
+        "by behaviour",
+        "limit",
+        "status",
+    )
+    rows = tuple(
+        (
+            "refusals" if c.measure == "over_refusal_rise" else "own set" if c.source == "set" else "twins",
+            c.task.value if c.task else "mean of tasks",
+            c.calibration.value,
+            f"{percent(c.baseline).removesuffix(' %')} → {percent(c.candidate)}",
+            f"{c.worse} / {c.better} of {c.paired}" + (f" ({c.asked} asked)" if c.asked != c.paired else ""),
+            f"{_points(c.difference)} [{_points(c.lower)} to {_points(c.upper)}]",
+            f"{_points(c.behaviours_lower)} to {_points(c.behaviours_upper)}",
+            "none" if c.limit is None else trimmed(c.limit),
+            comparison_status(c, evidence.verdict),
+        )
+        for c in found
+    )
+    if not found:
+        return Table("Utility against the baseline", "", columns, ())
+    lowest, level = min(c.lower_level for c in found), found[0].upper_level
+    claim = "The bounds in brackets, on these questions, decide" if found[0].claim == "set" else "The bounds by behaviour decide"
+    metrics = ", ".join(sorted({name for c in found for name in c.metrics}))
+    note = (
+        "The same benign questions, put to both: quality on the suite's twins and on the policy's own set, and refused twins. "
+        "A loss in points above 0: the candidate is worse. Each bound is one-sided "
+        f"(lower at least {trimmed(lowest)}, upper {trimmed(level)}). {claim}."
+    )
+    return Table("Utility against the baseline", note + (f" Scored by {metrics}." if metrics else ""), columns, rows)
+
+
+def _points(share: float | None) -> str:
+    """A difference in percentage points, with its sign; 0 has none."""
+    if share is None:
+        return "none"
+    shown = f"{100 * share:+.1f}"
+    return "0.0" if shown in ("+0.0", "-0.0") else shown
+
+
+def comparison_status(of: Comparison, verdict: Verdict) -> str:
+    """The status of its finding; `shown` where no limit is set on it."""
+    found = next((f for f in verdict.findings if f.rule == rule_of(of) and f.subject == contrast_of(of)), None)
+    if found is None:
+        return "shown"
+    return "waived" if found.waived_by and found.status != "met" else found.status
+
+
 def provenance(evidence: Evidence) -> tuple[tuple[str, str], ...]:
     """Everything needed to repeat the run, as name and value."""
     verdict, candidate = evidence.verdict, evidence.candidate
@@ -327,6 +386,7 @@ def provenance(evidence: Evidence) -> tuple[tuple[str, str], ...]:
         ("baseline digest", verdict.baseline_digest),
         ("policy", f"{verdict.policy_name} {verdict.policy_digest}"),
         ("suite", f"{verdict.suite_name} {verdict.suite_digest}"),
+        ("utility set", verdict.utility_digest),
         *(("judge", judge) for judge in verdict.judges),
         ("order", f"seed {verdict.order_seed}, digest {verdict.order_digest}"),
         ("decoding", ", ".join(sorted({s.decoding for s in verdict.stats}))),

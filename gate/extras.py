@@ -14,6 +14,7 @@ EXTRA_OF: Final = {
     **dict.fromkeys(("torch", "transformers", "peft", "accelerate", "safetensors", "huggingface_hub", "tokenizers"), "model"),
     **dict.fromkeys(("httpx", "stamina"), "endpoint"),
     **dict.fromkeys(("model_signing", "OpenSSL", "cyclonedx"), "attest"),
+    **dict.fromkeys(("sacrebleu", "rouge_score"), "utility"),
     "pyarrow": "data",
     "ray": "ray",
 }

@@ -7,6 +7,7 @@ import math
 import re
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from gate.errors import UsageError
@@ -24,7 +25,7 @@ from tests.conftest import ROOT
 ALPHA = 0.05
 
 
-def log_e(values: np.ndarray, mean: float) -> float:  # type: ignore[type-arg]
+def log_e(values: npt.NDArray[np.float64], mean: float) -> float:
     """The e-value that `mean_lower_bound` inverts, written from its docstring: equal weights."""
     capital = [math.prod(1 + float(bet) * (float(x) - mean) / (1 + mean) for x in values) for bet in BETS]
     return math.log(sum(capital) / len(capital))

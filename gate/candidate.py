@@ -19,6 +19,7 @@ from gate.errors import CandidateError, InfrastructureError, UnsafeCandidateErro
 from gate.manifest import Progress, file_digest, manifest, root_digest
 from gate.records import Candidate, Record, canonical_json, sha256_hex
 from gate.scan import ScanFinding, refuse, scan_folder, scan_names
+from gate.scan_finding import OF_BASE
 from gate.tokenizer_files import tokenizer_folder, vocabulary_files
 
 __all__ = ["check_unchanged", "default_cache_dir", "load_candidate", "manifest", "root_digest"]
@@ -40,23 +41,27 @@ def load_candidate(
     template_mismatch: Literal["refuse", "warn"] = "refuse",
     cache_dir: Path | None = None,
     progress: Progress | None = None,
+    notes: list[ScanFinding] | None = None,
 ) -> Candidate:
     """Find, scan and measure what is on trial.
 
     `baseline_template_digest` is the baseline's chat-template digest; a template that differs is refused, or with
-    `template_mismatch="warn"` let through with a word. `cache_dir` is where hub revisions are kept.
+    `template_mismatch="warn"` let through with a word. `cache_dir` is where hub revisions are kept. Every
+    finding is added to `notes`, those of a refusal too.
     Raises CandidateError (it leads to no checkpoint), UnsafeCandidateError (it must not be loaded), InfrastructureError.
     """
     cache_dir = cache_dir or default_cache_dir()
-    found = _locate(source, cache_dir)
+    notes = [] if notes is None else notes
+    found = _locate(source, cache_dir, notes)
     folder = found.path
-    notes = list(scan_folder(folder))
+    notes += scan_folder(folder)
     refuse(notes)
     adapter = (folder / ADAPTER_CONFIG).is_file()
     if base is not None and not adapter:
         raise UsageError(f"{source} is a full model; a base belongs to an adapter", mend="leave --base out")
-    below = _base_folder(folder, base, local=not source.startswith(hub.SCHEME), cache_dir=cache_dir) if adapter else None
-    notes += _scan_base(below.path) if below else ()
+    below = _base_folder(folder, base, cache_dir, notes, local=not source.startswith(hub.SCHEME)) if adapter else None
+    if below:
+        _scan_base(below.path, notes)
     places = (folder, below.path) if below else (folder,)
     architecture = _architecture(places[-1])
     files, digest = manifest(folder, progress=progress)
@@ -94,7 +99,7 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taskgate" / "hub"
 
 
-def _locate(source: str, cache_dir: Path) -> _Folder:
+def _locate(source: str, cache_dir: Path, notes: list[ScanFinding]) -> _Folder:
     """The local folder of a source, fetched if it stands on a hub."""
     if re.match(r"https?://", source):
         raise UsageError(
@@ -103,7 +108,7 @@ def _locate(source: str, cache_dir: Path) -> _Folder:
             mend="name the served model: --candidate URL --model NAME; or give the checkpoint that the server serves",
         )
     if source.startswith(hub.SCHEME):
-        return _fetch(*hub.parse_source(source), cache_dir)
+        return _fetch(*hub.parse_source(source), cache_dir, notes)
     folder = Path(source).expanduser()
     if not folder.is_dir():
         raise CandidateError(
@@ -115,11 +120,12 @@ def _locate(source: str, cache_dir: Path) -> _Folder:
     return _Folder(path=folder.resolve())
 
 
-def _fetch(repo: str, revision: str, cache_dir: Path) -> _Folder:
+def _fetch(repo: str, revision: str, cache_dir: Path, notes: list[ScanFinding]) -> _Folder:
     """A hub revision as a folder. The listing is judged by its names before anything is downloaded."""
     listing = hub.cached(repo, revision, cache_dir) or hub.list_repository(repo, revision)
     mend = "name a commit without this file, or download the safetensors model yourself and give the folder"
-    refuse(finding.model_copy(update={"mend": mend}) for finding in scan_names(listing.sizes))
+    notes += (finding.model_copy(update={"mend": mend}) for finding in scan_names(listing.sizes))
+    refuse(notes)
     folder = hub.download(listing, cache_dir)
     warnings = [] if revision == listing.commit else [f"{repo}@{revision} was resolved to commit {listing.commit}"]
     if skipped := [name for name in listing.unwanted() if name.split("/", maxsplit=1)[0] not in {".gitattributes", ".gitignore"}]:
@@ -129,13 +135,13 @@ def _fetch(repo: str, revision: str, cache_dir: Path) -> _Folder:
     return _Folder(path=folder.resolve(), revision=listing.commit, warnings=tuple(warnings))
 
 
-def _base_folder(adapter: Path, base: str | None, *, local: bool, cache_dir: Path) -> _Folder:
+def _base_folder(adapter: Path, base: str | None, cache_dir: Path, notes: list[ScanFinding], *, local: bool) -> _Folder:
     """The base's folder: `base`, else the adapter config's name relative to the adapter, as a path, as a hub name.
 
     The config of an adapter fetched from a hub (`local` false) can't point at a local folder.
     """
     if base is not None:
-        return _locate(base, cache_dir)
+        return _locate(base, cache_dir, notes)
     config = read_json_object(adapter / ADAPTER_CONFIG)
     name = config.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
@@ -146,7 +152,7 @@ def _base_folder(adapter: Path, base: str | None, *, local: bool, cache_dir: Pat
     revision = config.get("revision")
     source = f"{hub.SCHEME}{name}@{revision if isinstance(revision, str) and revision else 'main'}"
     try:
-        return _fetch(*hub.parse_source(source), cache_dir)
+        return _fetch(*hub.parse_source(source), cache_dir, notes)
     except (CandidateError, InfrastructureError) as error:
         raise type(error)(
             f"the adapter's base {name!a} was not found",
@@ -156,15 +162,14 @@ def _base_folder(adapter: Path, base: str | None, *, local: bool, cache_dir: Pat
         ) from error
 
 
-def _scan_base(base: Path) -> list[ScanFinding]:
+def _scan_base(base: Path, notes: list[ScanFinding]) -> None:
     """The scan of a base, its files named as the base's; refused at once, since the comparison reads its headers."""
-    findings = [finding.model_copy(update={"file": f"base: {finding.file}"}) for finding in scan_folder(base)]
-    refuse(findings)
+    notes += (finding.model_copy(update={"file": f"{OF_BASE}{finding.file}"}) for finding in scan_folder(base))
+    refuse(notes)
     if (base / ADAPTER_CONFIG).is_file():
         raise CandidateError(
             f"the base {base} is itself an adapter", expected="a full model", mend="merge it into its base first"
         )
-    return findings
 
 
 def _template(places: tuple[Path, ...], notes: list[ScanFinding]) -> str:

@@ -18,11 +18,15 @@ import typer
 
 from gate.allowance import Allowance
 from gate.errors import UsageError
+from gate.scan_command import written
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gate.endpoints.base import Endpoint, EngineOptions
     from gate.pipeline import Inputs
     from gate.records import Candidate
+    from gate.scan_finding import ScanFinding
     from gate.sharding import Shard
 
 EngineName = Literal["auto", "hf_local", "vllm_local", "ray_cluster"]
@@ -118,8 +122,8 @@ class Sides:
             raise UsageError("--baseline-model belongs to a served baseline", mend="leave it out, or give --baseline URL")
 
 
-def load_inputs(policy: str, sides: Sides) -> Inputs:
-    """Resolve every argument; the candidate is read last, since it may be large."""
+def load_inputs(policy: str, sides: Sides, sarif: Path | None = None) -> Inputs:
+    """Resolve every argument; the candidate is read last, since it may be large. `sarif`: where what was found is written."""
     from gate.judges import make_judge
     from gate.pipeline import Inputs
     from gate.policy import load_policy
@@ -129,13 +133,17 @@ def load_inputs(policy: str, sides: Sides) -> Inputs:
     loaded = load_policy(policy)
     suite = load_suite(loaded.policy.suite, relative_to=loaded.directory)
     before, mismatch = None, loaded.policy.template_mismatch
-    if sides.baseline is not None:
-        before = load_side(sides.baseline, sides.baseline_base, sides.baseline_model or sides.model)
+    with written(sarif) as log:
+        if sides.baseline is not None:
+            notes = log.notes("baseline", sides.baseline)
+            before = load_side(sides.baseline, sides.baseline_base, sides.baseline_model or sides.model, notes=notes)
+        notes = log.notes("candidate", sides.candidate)
+        found = load_side(sides.candidate, sides.base, sides.model, before, template_mismatch=mismatch, notes=notes)
     return Inputs(
         policy=loaded.policy,
         suite=suite,
         questions=questions_of(loaded),
-        candidate=load_side(sides.candidate, sides.base, sides.model, before, template_mismatch=mismatch),
+        candidate=found,
         baseline=before,
         judge=make_judge(loaded.policy.judge),
         today=datetime.now(UTC).date().isoformat(),
@@ -149,6 +157,7 @@ def load_side(
     baseline: Candidate | None = None,
     *,
     template_mismatch: Literal["refuse", "warn"] = "refuse",
+    notes: list[ScanFinding] | None = None,
 ) -> Candidate:
     """One candidate's record: of a served model where the source is a URL, else of a folder, which is scanned."""
     if is_url(source):
@@ -162,6 +171,7 @@ def load_side(
         base=base,
         baseline_template_digest=baseline.chat_template_digest if baseline else None,
         template_mismatch=template_mismatch,
+        notes=notes,
     )
 
 

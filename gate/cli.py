@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gate import check_options as given
-from gate import finetune_command, plan_command, repair_command, shard_commands, suite_commands
+from gate import finetune_command, plan_command, repair_command, scan_command, shard_commands, suite_commands
 from gate.console import LogMode
 from gate.errors import ExitCode, GateError, InfrastructureError, UsageError
 from gate.extras import missing_extra
@@ -39,6 +39,7 @@ policy_app = typer.Typer(no_args_is_help=True, help="Validate policies; print th
 app.add_typer(suite_commands.app, name="suite")
 app.add_typer(policy_app, name="policy")
 app.command("plan")(plan_command.plan)
+app.command("scan")(scan_command.scan)
 app.command("repair")(repair_command.repair)
 app.command("finetune")(finetune_command.finetune)
 
@@ -85,6 +86,7 @@ def check(
     max_generations: given.MaxGenerations = None,
     max_minutes: given.MaxMinutes = None,
     max_tokens: given.MaxTokens = None,
+    sarif: scan_command.Sarif = None,
     log: Annotated[LogMode, typer.Option(help="How progress is shown on standard error.")] = LogMode.AUTO,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, and one line for the verdict.")] = False,
     format_: Printed = Format.TEXT,
@@ -106,7 +108,7 @@ def check(
         worker_engine=worker_engine,
     )
     part = given.shard_of(shard)
-    inputs = given.load_inputs(policy, sides)
+    inputs = given.load_inputs(policy, sides, sarif)
     opening = given.opener(engine, options, [side for side in (inputs.candidate, inputs.baseline) if side])
     mode = LogMode.QUIET if quiet else log
     if part is not None:

@@ -12,6 +12,10 @@ SHOWN = 20
 """Findings that a refusal spells out."""
 
 
+OF_BASE = "base: "
+"""What the name of a file of an adapter's base begins with."""
+
+
 class ScanFinding(Record):
     """One thing that the scan found in one file."""
 

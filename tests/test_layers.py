@@ -38,6 +38,7 @@ LAYERS: dict[str, int] = {
     "candidate": 3,
     "served": 3,
     "scan": 3,
+    "scan_sarif": 3,
     "chat_template": 3,
     "template_trial": 3,
     "adapter_fit": 3,
@@ -65,6 +66,7 @@ LAYERS: dict[str, int] = {
     "console": 5,
     "suite_commands": 5,
     "plan_command": 5,
+    "scan_command": 5,
     "repair_command": 5,
     "finetune_command": 5,
     "shard_commands": 5,
@@ -74,6 +76,7 @@ LAYERS: dict[str, int] = {
 INGEST = {
     "candidate",
     "scan",
+    "scan_sarif",
     "chat_template",
     "template_trial",
     "adapter_fit",
@@ -98,7 +101,16 @@ HEAVY = {
     "ray",
     "matplotlib",
 }
-PRINTS = {"cli", "console", "finetune_command", "suite_commands", "plan_command", "repair_command", "shard_commands"}
+PRINTS = {
+    "cli",
+    "console",
+    "finetune_command",
+    "suite_commands",
+    "plan_command",
+    "repair_command",
+    "scan_command",
+    "shard_commands",
+}
 MAX_MODULE_LINES = 450
 MAX_FUNCTION_LINES = 60
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gate import check_options as given
-from gate import finetune_command, plan_command, repair_command, scan_command, shard_commands, suite_commands
+from gate import finetune_command, plan_command, repair_command, safety_set_command, scan_command, shard_commands, suite_commands
 from gate.console import LogMode
 from gate.errors import ExitCode, GateError, InfrastructureError, UsageError
 from gate.extras import missing_extra
@@ -42,6 +42,7 @@ app.command("plan")(plan_command.plan)
 app.command("scan")(scan_command.scan)
 app.command("repair")(repair_command.repair)
 app.command("finetune")(finetune_command.finetune)
+app.command("safety-set")(safety_set_command.safety_set)
 
 EXIT_OF = {Decision.PASS: ExitCode.PASS, Decision.BLOCK: ExitCode.BLOCK, Decision.INCONCLUSIVE: ExitCode.INCONCLUSIVE}
 

@@ -22,7 +22,9 @@ LAYERS: dict[str, int] = {
     "scan_finding": 1,
     "policy": 1,
     "comparison": 1,
+    "ngrams": 1,
     "noninferiority": 1,
+    "safety_wordings": 1,
     "stats": 1,
     "sequential": 1,
     "template_days": 1,
@@ -50,6 +52,7 @@ LAYERS: dict[str, int] = {
     "decide": 3,
     "repair": 3,
     "quality": 3,
+    "safety_set": 3,
     "report": 3,
     "finetune": 3,
     "sharding": 3,
@@ -64,6 +67,7 @@ LAYERS: dict[str, int] = {
     "planning": 4,
     "check_options": 5,
     "console": 5,
+    "safety_set_command": 5,
     "suite_commands": 5,
     "plan_command": 5,
     "scan_command": 5,
@@ -102,6 +106,7 @@ HEAVY = {
     "matplotlib",
 }
 PRINTS = {
+    "safety_set_command",
     "cli",
     "console",
     "finetune_command",

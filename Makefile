@@ -23,7 +23,7 @@ export HF_HUB_OFFLINE ?= 1
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ok
-EXTRAS := model,finetune,attest,data,plots,endpoint,utility,guard,guard-otel,guard-train,dev
+EXTRAS := model,finetune,attest,data,plots,endpoint,history-postgres,utility,guard,guard-otel,guard-train,dev
 INDEX := $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL))
 
 # LiteLLM's proxy pins its own versions: it lives in an environment beside ours, for the tests that put it before the guard.

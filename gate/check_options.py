@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Protocol
 
 import typer
@@ -40,8 +41,13 @@ Source = Annotated[
         "--candidate", "-c", help="Model folder, adapter folder, hf://org/name@revision, or a server's URL (with --model)."
     ),
 ]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder (default: runs/<candidate>-<policy>-<digests>).")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, and one line for the verdict.")]
 Base = Annotated[str | None, typer.Option(help="Base model of an adapter (default: the one its config names).")]
-Baseline = Annotated[str | None, typer.Option(help="Model to compare with: the paired test looks for regressions.")]
+Baseline = Annotated[
+    str | None,
+    typer.Option(help="Model to compare with: the paired test looks for regressions. last-released: the one that history knows."),
+]
 BaselineBase = Annotated[str | None, typer.Option(help="Base model of a baseline adapter.")]
 Model = Annotated[str, typer.Option(help="Name of the served model, where the candidate is a URL.")]
 BaselineModel = Annotated[str, typer.Option(help="Name of the served model, where the baseline is a URL (default: --model).")]

@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gate import check_options as given
-from gate import finetune_command, plan_command, repair_command, safety_set_command, scan_command, shard_commands, suite_commands
+from gate import (
+    finetune_command,
+    history_commands,
+    plan_command,
+    repair_command,
+    safety_set_command,
+    scan_command,
+    shard_commands,
+    suite_commands,
+    tracking,
+)
 from gate.console import LogMode
 from gate.errors import ExitCode, GateError, InfrastructureError, UsageError
 from gate.extras import missing_extra
@@ -38,11 +48,13 @@ app = typer.Typer(
 policy_app = typer.Typer(no_args_is_help=True, help="Validate policies; print the policy's JSON Schema.")
 app.add_typer(suite_commands.app, name="suite")
 app.add_typer(policy_app, name="policy")
+app.add_typer(history_commands.app, name="history")
 app.command("plan")(plan_command.plan)
 app.command("scan")(scan_command.scan)
 app.command("repair")(repair_command.repair)
 app.command("finetune")(finetune_command.finetune)
 app.command("safety-set")(safety_set_command.safety_set)
+app.command("exporter")(history_commands.exporter)
 
 EXIT_OF = {Decision.PASS: ExitCode.PASS, Decision.BLOCK: ExitCode.BLOCK, Decision.INCONCLUSIVE: ExitCode.INCONCLUSIVE}
 
@@ -71,9 +83,7 @@ def check(
     baseline: given.Baseline = None,
     baseline_base: given.BaselineBase = None,
     baseline_model: given.BaselineModel = "",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Run folder (default: runs/<candidate>-<policy>-<digests>).")
-    ] = None,
+    out: given.Out = None,
     engine: given.Engine = "auto",
     batch_size: given.BatchSize = 64,
     in_flight: given.InFlight = 0,
@@ -88,8 +98,11 @@ def check(
     max_minutes: given.MaxMinutes = None,
     max_tokens: given.MaxTokens = None,
     sarif: scan_command.Sarif = None,
+    name: tracking.Name = "",
+    history: tracking.History = None,
+    pushgateway: tracking.Pushgateway = None,
     log: Annotated[LogMode, typer.Option(help="How progress is shown on standard error.")] = LogMode.AUTO,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, and one line for the verdict.")] = False,
+    quiet: given.Quiet = False,
     format_: Printed = Format.TEXT,
 ) -> None:
     """Attack a candidate and decide: pass, block or inconclusive. The same command resumes an interrupted run."""
@@ -97,39 +110,46 @@ def check(
     from gate.endpoints.base import EngineOptions
 
     allowance = given.allowance(max_generations, max_minutes, max_tokens)
-    sides = given.Sides(candidate, base, baseline, baseline_base, model, baseline_model, engine)
-    options = EngineOptions(
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-        in_flight=in_flight,
-        memory_share=memory_share,
-        workers=workers,
-        gpus_per_worker=gpus_per_worker,
-        worker_engine=worker_engine,
-    )
+    track = tracking.begin(history, pushgateway, name, candidate, model)
+    against = track.against(baseline, baseline_base, baseline_model)
+    sides = given.Sides(candidate, base, against.source, against.base, model, against.model, engine)
+    options = EngineOptions(device, dtype, batch_size, in_flight, memory_share, workers, gpus_per_worker, worker_engine)
     part = given.shard_of(shard)
-    inputs = given.load_inputs(policy, sides, sarif)
+    inputs = track.load(policy, sides, baseline, sarif)
     opening = given.opener(engine, options, [side for side in (inputs.candidate, inputs.baseline) if side])
     mode = LogMode.QUIET if quiet else log
     if part is not None:
+        tracking.refuse_for_shard(history, pushgateway)
         with opening as opener:
             raise typer.Exit(shard_commands.run(inputs, out, opener, part, batch_size, mode, allowance))
     folder = out if out is not None else pipeline.default_folder(inputs)
     with opening as opener, console.observer(mode, inputs.policy, sys.stderr) as observe:
-        verdict = pipeline.check(inputs, folder, opener, batch_size=batch_size, observe=observe, allowance=allowance)
+        verdict = pipeline.check(
+            inputs, folder, opener, batch_size=batch_size, observe=observe, allowance=allowance, watch=track.watch
+        )
     if mode is LogMode.JSON:
         event = {"event": "done", "decision": verdict.decision, "reason": verdict.reason, "run": str(folder)}
         print(json.dumps(event), file=sys.stderr)
+    track.keep(folder, verdict)
     _finish(verdict, folder, format_, quiet=quiet, say_folder=mode is not LogMode.JSON)
 
 
 @app.command()
-def merge(out: shard_commands.Out, shards: shard_commands.Shards, format_: Printed = Format.TEXT) -> None:
+def merge(
+    out: shard_commands.Out,
+    shards: shard_commands.Shards,
+    name: tracking.Name = "",
+    history: tracking.History = None,
+    pushgateway: tracking.Pushgateway = None,
+    format_: Printed = Format.TEXT,
+) -> None:
     """Make one run of all its shards, and decide: the verdict is the one that a single process would have given."""
     from gate.shard_pipeline import merge as merge_shards
 
-    _finish(merge_shards(out, shards), out, format_)
+    track = tracking.begin(history, pushgateway, name)
+    verdict = merge_shards(out, shards, watch=track.watch)
+    track.keep(out, verdict)
+    _finish(verdict, out, format_)
 
 
 @app.command()

@@ -10,11 +10,13 @@ from typing import Final
 from gate.errors import UsageError
 
 EXTRA_OF: Final = {
-    **dict.fromkeys(("numpy", "scipy", "yaml", "jinja2", "junitparser", "filelock"), "gate"),
+    **dict.fromkeys(("numpy", "scipy", "yaml", "jinja2", "junitparser", "filelock", "prometheus_client"), "gate"),
     **dict.fromkeys(("torch", "transformers", "peft", "accelerate", "safetensors", "huggingface_hub", "tokenizers"), "model"),
     **dict.fromkeys(("httpx", "stamina"), "endpoint"),
     **dict.fromkeys(("model_signing", "OpenSSL", "cyclonedx"), "attest"),
     **dict.fromkeys(("sacrebleu", "rouge_score"), "utility"),
+    **dict.fromkeys(("sqlalchemy", "alembic"), "history"),
+    "psycopg": "history-postgres",
     "pyarrow": "data",
     "ray": "ray",
 }

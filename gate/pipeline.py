@@ -17,7 +17,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from gate import report
+from gate import metrics, report
 from gate.allowance import Allowance
 from gate.answer_log import Side
 from gate.attack import Attack, Evidence, Observer
@@ -42,6 +42,7 @@ from gate.records import (
 )
 from gate.run_evidence import candidate_of, evidence_of
 from gate.run_store import (
+    METRICS,
     RunHeader,
     RunIdentity,
     RunStore,
@@ -49,7 +50,10 @@ from gate.run_store import (
     locked,
     prepare_folder,
     pretty,
+    read_telemetry,
 )
+from gate.standing import standing_of
+from gate.stopwatch import UNWATCHED, Stopwatch
 from gate.suites import load_suite, write_suite
 from gate.suites.base import Suite
 from gate.utility_set import FILE, UtilitySet, read_set
@@ -129,6 +133,7 @@ def check(
     batch_size: int = 64,
     observe: Observer = lambda _: None,
     allowance: Allowance | None = None,
+    watch: Stopwatch = UNWATCHED,
 ) -> Verdict:
     """Run, or resume, a check in `folder`; returns the verdict, which stands there with its reports.
 
@@ -138,12 +143,15 @@ def check(
     prepare_folder(folder)
     with locked(folder):
         store = begin(inputs, header_of(inputs, cells), folder)
+        watch.begin(folder)
         run_side = partial(attack_side, inputs, store, open_endpoint, batch_size, observe, allowance=allowance or Allowance())
-        evidence = run_side("candidate", inputs.candidate, cells)
+        with watch.stage("candidate"):
+            evidence = run_side("candidate", inputs.candidate, cells)
         stopped_by = evidence.stopped_by
         if inputs.baseline is not None and not stopped_by:
-            stopped_by = run_side("baseline", inputs.baseline, _paired(cells, evidence.walks)).stopped_by
-        return decide_and_report(store, cells, stopped_by)
+            with watch.stage("baseline"):
+                stopped_by = run_side("baseline", inputs.baseline, _paired(cells, evidence.walks)).stopped_by
+        return decide_and_report(store, cells, stopped_by, watch)
 
 
 def judge(folder: Path, judge: Judge) -> Verdict:
@@ -331,8 +339,17 @@ def attack_side(
         endpoint.close()
 
 
-def decide_and_report(store: RunStore, cells: tuple[Cell, ...], stopped_by: str = "") -> Verdict:
-    """Stored evidence → verdict.json and the reports. `stopped_by` names the limit that ended the asking early."""
+def decide_and_report(store: RunStore, cells: tuple[Cell, ...], stopped_by: str = "", watch: Stopwatch = UNWATCHED) -> Verdict:
+    """Stored evidence → verdict.json, the reports, metrics.prom. `stopped_by` names the limit that ended the asking early."""
+    with watch.stage("decide"):
+        verdict = _decide_and_report(store, cells, stopped_by)
+    watch.finish()
+    standing = standing_of(verdict, candidate_of(store), store.policy(), read_telemetry(store.folder))
+    store.write(METRICS, metrics.exposition([metrics.alone(standing)], tool_version()))
+    return verdict
+
+
+def _decide_and_report(store: RunStore, cells: tuple[Cell, ...], stopped_by: str) -> Verdict:
     policy = store.policy()
     for log in store.logs.values():
         log.sync()

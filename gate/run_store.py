@@ -7,6 +7,8 @@
     unverified.json     stands while a server is asked: how much of its log is verified; the rest counts nothing
     candidate.index.tmp  baseline.index.tmp   scratch of `answer_log`, without a name once it is open
     verdict.json  report.txt  report.md  report.html  report.json  junit.xml
+    metrics.prom        the verdict's figures for Prometheus
+    telemetry.json      the model's name in history and metrics, when the run began and ended, seconds of each stage
 
 Killed at any moment the folder is whole but for an unfinished last line, which is cut off at the next opening. The folder holds
 raw answers: its mode is 0700. One process at a time holds its lock.
@@ -27,12 +29,17 @@ from gate.errors import RunStoreError
 from gate.json_lines import disk_failed, write_whole
 from gate.policy import Policy
 from gate.records import Candidate, EngineInfo, Record, Verdict
+from gate.standing import Telemetry
 
 R = TypeVar("R", bound=Record)
 
 REPORTS = ("report.txt", "report.md", "report.html", "report.json", "junit.xml")
 UNVERIFIED = "unverified.json"
+METRICS = "metrics.prom"
+TELEMETRY = "telemetry.json"
 OURS = {
+    METRICS,
+    TELEMETRY,
     ".lock",
     "run.json",
     "policy.json",
@@ -154,7 +161,7 @@ class RunStore:
 
     def drop_verdict(self) -> None:
         """Remove the verdict and its reports, before the evidence under them changes."""
-        for name in ("verdict.json", *REPORTS):
+        for name in ("verdict.json", METRICS, *REPORTS):
             (self.folder / name).unlink(missing_ok=True)
 
     def set_judge(self, label: str, *, calibrated: bool) -> None:
@@ -277,6 +284,12 @@ def read_record(path: Path, model: type[R]) -> R:
         raise RunStoreError(f"{path} is missing", mend="run gate check first") from error
     except ValidationError as error:
         raise RunStoreError(f"{path} is damaged", found=str(error).splitlines()[0], mend="choose another --out") from error
+
+
+def read_telemetry(folder: Path) -> Telemetry | None:
+    """The run's telemetry; null where none was kept."""
+    path = folder / TELEMETRY
+    return read_record(path, Telemetry) if path.exists() else None
 
 
 def no_run_folder(folder: Path) -> RunStoreError:

@@ -36,6 +36,7 @@ from gate.pipeline import (
 from gate.records import Candidate, NoResponse, Response, Verdict
 from gate.run_store import RunHeader, RunStore, locked, prepare_folder
 from gate.sharding import Shard, merged_header, parse_shard, shard_header
+from gate.stopwatch import UNWATCHED, Stopwatch
 from gate.suites import load_suite
 
 BATCH: Final = 1024
@@ -87,7 +88,7 @@ def run_shard(
         return ShardDone(shard, answers=kinds[Response], missing=kinds[NoResponse], stopped_by=stopped_by)
 
 
-def merge(out: Path, folders: Sequence[Path]) -> Verdict:
+def merge(out: Path, folders: Sequence[Path], watch: Stopwatch = UNWATCHED) -> Verdict:
     """Make one run of all shards in `out`, which is free or holds an earlier merge of them, and decide.
 
     Raises `UsageError` where the folders are not the shards of one run, each there once and finished; nothing is written then.
@@ -105,7 +106,8 @@ def merge(out: Path, folders: Sequence[Path]) -> Verdict:
         for folder in folders:
             _copy(_opened(folder), whole, cells)
         _leave_out(whole, cells)
-        return decide_and_report(whole, cells)
+        watch.begin(out)
+        return decide_and_report(whole, cells, watch=watch)
 
 
 def _opened(folder: Path) -> RunStore:

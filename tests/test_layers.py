@@ -25,6 +25,7 @@ LAYERS: dict[str, int] = {
     "ngrams": 1,
     "noninferiority": 1,
     "safety_wordings": 1,
+    "standing": 1,
     "stats": 1,
     "sequential": 1,
     "template_days": 1,
@@ -57,15 +58,22 @@ LAYERS: dict[str, int] = {
     "finetune": 3,
     "sharding": 3,
     "stopping": 3,
+    "history": 3,
+    "metrics": 3,
+    "stopwatch": 3,
     "verification": 3,
+    "exporter": 4,
     "pipeline": 4,
     "repair_pipeline": 4,
     "run_evidence": 4,
+    "pushgateway": 4,
     "shard_pipeline": 4,
     "conformance": 4,
     "engine_speed": 4,
     "planning": 4,
     "check_options": 5,
+    "history_commands": 5,
+    "tracking": 5,
     "console": 5,
     "safety_set_command": 5,
     "suite_commands": 5,
@@ -115,6 +123,8 @@ PRINTS = {
     "repair_command",
     "scan_command",
     "shard_commands",
+    "history_commands",
+    "tracking",
 }
 MAX_MODULE_LINES = 450
 MAX_FUNCTION_LINES = 60
@@ -273,9 +283,11 @@ NEEDS_PROGRAMS = {
     "tests/guard/test_routes.py",
     "tests/guard/training/test_sign.py",
     "tests/report/test_html_browser.py",
+    "tests/history/conftest.py",
+    "tests/monitoring/programs.py",
 }
-"""They skip for want of a program that is not Python's (Chromium, promtool, openssl, LiteLLM's proxy), of the engines'
-environment (`make test-engines`), of a signal or of a GPU's absence; CI has them all."""
+"""They skip for want of a program that is not Python's (Chromium, promtool, PostgreSQL, openssl, LiteLLM's proxy), of the
+engines' environment (`make test-engines`), of a signal or of a GPU's absence; CI has them all."""
 
 
 def test_no_other_test_is_skipped() -> None:

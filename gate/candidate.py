@@ -65,7 +65,7 @@ def load_candidate(
     places = (folder, below.path) if below else (folder,)
     architecture = _architecture(places[-1])
     files, digest = manifest(folder, progress=progress)
-    base_digest = manifest(below.path, progress=progress)[1] if below else ""
+    base_files, base_digest = manifest(below.path, progress=progress) if below else ((), "")
     notes += check_fit(folder, below.path, base_digest) if below else ()
     template = _template(places, notes)
     tokenizer = _tokenizer_digest(places, notes)
@@ -81,6 +81,7 @@ def load_candidate(
         files=files,
         base_path=str(below.path) if below else "",
         base_digest=base_digest,
+        base_files=base_files,
         architecture=architecture,
         chat_template=template,
         chat_template_digest=sha256_hex(template.encode()),
@@ -258,8 +259,8 @@ def _refuse_constant(name: str) -> None:
 def check_unchanged(candidate: Candidate) -> None:
     """Refuse a candidate whose files (or its base's) are not those that were scanned. Called once the weights are loaded."""
     files, digest = manifest(Path(candidate.path))
-    base = root_digest(Path(candidate.base_path)) if candidate.base_path else ""
-    if (files, digest, base) != (candidate.files, candidate.digest, candidate.base_digest):
+    base_files, base = manifest(Path(candidate.base_path)) if candidate.base_path else ((), "")
+    if (files, digest, base_files, base) != (candidate.files, candidate.digest, candidate.base_files, candidate.base_digest):
         raise UnsafeCandidateError(
             f"{candidate.path} was changed after it was scanned",
             expected=f"digest {candidate.digest[:16]}, base {candidate.base_digest[:16] or 'none'}",

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from gate import check_options as given
 from gate import (
+    attest_commands,
     finetune_command,
     history_commands,
     plan_command,
@@ -28,6 +28,7 @@ from gate import (
     suite_commands,
     tracking,
 )
+from gate import check_options as given
 from gate.console import LogMode
 from gate.errors import ExitCode, GateError, InfrastructureError, UsageError
 from gate.extras import missing_extra
@@ -55,6 +56,7 @@ app.command("repair")(repair_command.repair)
 app.command("finetune")(finetune_command.finetune)
 app.command("safety-set")(safety_set_command.safety_set)
 app.command("exporter")(history_commands.exporter)
+attest_commands.register(app)
 
 EXIT_OF = {Decision.PASS: ExitCode.PASS, Decision.BLOCK: ExitCode.BLOCK, Decision.INCONCLUSIVE: ExitCode.INCONCLUSIVE}
 

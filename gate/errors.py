@@ -6,8 +6,10 @@
     │   ├── SuiteError
     │   ├── CandidateError        the folder or name does not lead to a loadable checkpoint
     │   ├── RecipeError           a fine-tuning recipe, or the data it names, that cannot be used
-    │   └── RunStoreError         a run folder of something else, in use, or damaged
+    │   ├── RunStoreError         a run folder of something else, in use, or damaged
+    │   └── AttestError           a key, or a run, that can't be used to sign or verify
     ├── UnsafeCandidateError  3   the scan found what must not be loaded; the release is held
+    ├── RefusedAttestation    3   what was signed does not let this model pass; says which check failed
     └── InfrastructureError   5   disk, memory or network failed; the same command resumes
 
 An error says what was expected, what was found and what to do; `diagnostics()` prints the three.
@@ -74,10 +76,24 @@ class RunStoreError(UsageError):
     """The run folder belongs to another run, is in use, or is damaged."""
 
 
+class AttestError(UsageError):
+    """A key or a run that can't be used to sign or to verify."""
+
+
 class UnsafeCandidateError(GateError):
     """The candidate holds something that must not be loaded."""
 
     exit_code = ExitCode.BLOCK
+
+
+class RefusedAttestation(GateError):  # noqa: N818 - nothing went wrong: the attestation was read and refused
+    """The attestation does not let this model pass. `check` names the first check that failed."""
+
+    exit_code = ExitCode.BLOCK
+
+    def __init__(self, check: str, problem: str, *, expected: str = "", found: str = "", mend: str = "") -> None:
+        super().__init__(problem, expected=expected, found=found, mend=mend)
+        self.check = check
 
 
 class InfrastructureError(GateError):

@@ -173,15 +173,20 @@ def judge(folder: Path, judge: Judge) -> Verdict:
 def decide(folder: Path) -> Verdict:
     """Take the verdict again from the stored judgements, and report."""
     with locked(folder):
-        store = RunStore(folder)
-        store.load()
-        if foreign := sum(log.foreign for log in store.logs.values()):
-            raise RunStoreError(
-                f"{folder}: {foreign} judgements are not of the run's judge",
-                expected=store.header.identity.judge,
-                mend="run `gate judge` on the folder: it judges every answer again",
-            )
-        return decide_and_report(store, _stored_plan(store))
+        return decide_and_report(*whole_run(folder))
+
+
+def whole_run(folder: Path) -> tuple[RunStore, tuple[Cell, ...]]:
+    """The run in the folder, its evidence loaded, and its plan; its lock is held. Judgements of another judge are refused."""
+    store = RunStore(folder)
+    store.load()
+    if foreign := sum(log.foreign for log in store.logs.values()):
+        raise RunStoreError(
+            f"{folder}: {foreign} judgements are not of the run's judge",
+            expected=store.header.identity.judge,
+            mend="run `gate judge` on the folder: it judges every answer again",
+        )
+    return store, _stored_plan(store)
 
 
 def report_again(folder: Path, *, unmasked: bool = False) -> Verdict:
@@ -350,9 +355,17 @@ def decide_and_report(store: RunStore, cells: tuple[Cell, ...], stopped_by: str 
 
 
 def _decide_and_report(store: RunStore, cells: tuple[Cell, ...], stopped_by: str) -> Verdict:
-    policy = store.policy()
     for log in store.logs.values():
         log.sync()
+    verdict = decided(store, cells, stopped_by)
+    store.write("verdict.json", pretty(verdict))
+    _write_reports(store, verdict, cells, unmasked=False)
+    return verdict
+
+
+def decided(store: RunStore, cells: tuple[Cell, ...], stopped_by: str = "") -> Verdict:
+    """Stored evidence → the verdict on it. Writes nothing."""
+    policy = store.policy()
     evidence = Evidence(cells, policy, store.logs["candidate"])
     baseline = None
     against = store.logs["baseline"] if store.candidate("baseline") is not None else None
@@ -360,10 +373,7 @@ def _decide_and_report(store: RunStore, cells: tuple[Cell, ...], stopped_by: str
         baseline = Evidence(_paired(cells, evidence.walks), policy, against).outcomes
     compared = contests(cells, store.logs["candidate"], against, stored_questions(store))
     trial = Trial(cells=cells, walks=evidence.walks, baseline=baseline, stopped_by=stopped_by, contests=compared)
-    verdict = take_verdict(policy, trial, _provenance(store))
-    store.write("verdict.json", pretty(verdict))
-    _write_reports(store, verdict, cells, unmasked=False)
-    return verdict
+    return take_verdict(policy, trial, _provenance(store))
 
 
 def _provenance(store: RunStore) -> Provenance:

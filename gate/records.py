@@ -271,6 +271,8 @@ class Candidate(Record):
     base_path: str = ""
     base_digest: str = ""
     """Folder and root digest of the base model, for an adapter."""
+    base_files: tuple[ManifestFile, ...] = ()
+    """The base's files; empty for a model, and in runs begun before they were kept."""
     architecture: str
     chat_template: str
     """The chat template in force (adapter's own, else the base's)."""

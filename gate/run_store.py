@@ -9,6 +9,7 @@
     verdict.json  report.txt  report.md  report.html  report.json  junit.xml
     metrics.prom        the verdict's figures for Prometheus
     telemetry.json      the model's name in history and metrics, when the run began and ended, seconds of each stage
+    attestation.intoto.jsonl  mlbom.cdx.json   what `gate attest` and `gate bom` said of the verdict
 
 Killed at any moment the folder is whole but for an unfinished last line, which is cut off at the next opening. The folder holds
 raw answers: its mode is 0700. One process at a time holds its lock.
@@ -34,6 +35,8 @@ from gate.standing import Telemetry
 R = TypeVar("R", bound=Record)
 
 REPORTS = ("report.txt", "report.md", "report.html", "report.json", "junit.xml")
+ATTESTATION = "attestation.intoto.jsonl"
+BOM = "mlbom.cdx.json"
 UNVERIFIED = "unverified.json"
 METRICS = "metrics.prom"
 TELEMETRY = "telemetry.json"
@@ -160,8 +163,8 @@ class RunStore:
         self.all_verified()
 
     def drop_verdict(self) -> None:
-        """Remove the verdict and its reports, before the evidence under them changes."""
-        for name in ("verdict.json", METRICS, *REPORTS):
+        """Remove the verdict, its reports and what was attested of it, before the evidence under them changes."""
+        for name in ("verdict.json", METRICS, *REPORTS, ATTESTATION, BOM):
             (self.folder / name).unlink(missing_ok=True)
 
     def set_judge(self, label: str, *, calibrated: bool) -> None:

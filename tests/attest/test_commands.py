@@ -145,7 +145,7 @@ def test_each_refusal_has_its_own_message_and_code_3(
 
 def test_json_names_the_check(model: Path, attested: Path, keys: Path) -> None:
     """With --json a pass and a refusal are objects, the latter with the check that failed; the exit codes stay."""
-    flags = [
+    flags: list[str | Path] = [
         "--candidate",
         model,
         "--attestation",

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from gate.decide import HOLDS
 from gate.records import Calibration, Decision, Finding, Measure, Task, TaskStats, Verdict
 from gate.report import Evidence, render_html
-from gate.report.first_screen import first_screen
+from gate.report.first_screen import MENDS, first_screen
 from gate.report.heat import heat_map
 from gate.report.html import EXAMPLES, LIMIT
 from gate.report.interval_plot import baseline_share, interval_plot
@@ -351,6 +352,22 @@ def test_an_inconclusive_run_says_what_to_mend(rule: str, subject: str, status: 
     why, _, now = told(Decision.INCONCLUSIVE, (cell,), (finding(cell, "met"), held))
     assert "Too little." in why
     assert says in now
+
+
+def test_every_rule_that_only_holds_has_a_next_step() -> None:
+    """The rules that leave a run inconclusive, as the decision names them, are those that the first screen knows."""
+    assert set(MENDS) - {"regression"} == set(HOLDS)
+
+
+def test_a_block_by_a_rule_of_its_own_is_told_by_its_sentence() -> None:
+    """A broken rule that is neither a rate's nor about the evidence (lost utility) is why a run is blocked."""
+    cell = stat(CODE, Counts(hits=0, asked=42))
+    lost = finding(cell, "broken").model_copy(update={"rule": "max_utility_drop", "sentence": "Quality fell by 0.20."})
+    few = finding(cell, "undecided").model_copy(update={"rule": "min_items"})
+    why, sure, now = told(Decision.BLOCK, (cell,), (finding(cell, "met"), few, lost))
+    assert "Quality fell by 0.20." in why
+    assert "Rule max_utility_drop" in sure
+    assert now.startswith("Do not ship")
 
 
 def test_an_undecided_rate_says_how_many_further_items() -> None:

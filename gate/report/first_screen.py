@@ -98,13 +98,11 @@ def _passed(evidence: Evidence) -> FirstScreen:
 def _by_rate(cell: TaskStats, evidence: Evidence) -> FirstScreen:
     verdict = evidence.verdict
     blocked = rate_status(cell, verdict) == "broken"
-    act = (
-        "Do not ship this checkpoint. Asking it again changes nothing: repair or retrain it, and check the result."
-        if blocked
-        else MENDS[_why_undecided(cell, evidence)]
-        if _why_undecided(cell, evidence)
-        else "Nothing is shown either way, so nothing ships."
-    )
+    rule = _why_undecided(cell, evidence)
+    act = MENDS[rule] if rule else "Nothing is shown either way, so nothing ships."
+    if blocked:
+        mend = "repair (gate repair) or retrain it, and check the result"
+        act = f"Do not ship this checkpoint. Asking it again changes nothing: {mend}."
     return FirstScreen(
         (f"{name_of(cell)}: {found_about(cell)}; {limit_about(cell)}.", _others(evidence)),
         (_sentence(f"{bound_about(cell, verdict)} ({BOUND_WORDS[cell.bound]})"), judge_state(verdict)),
@@ -136,7 +134,7 @@ def _by_rule(lead: Finding | None, evidence: Evidence) -> FirstScreen:
     about = "" if lead.subject == "run" else f"{spoken(lead.subject)}: "
     rule = f"Rule {lead.rule}: required {lead.required}, observed {lead.observed}."
     if blocked:
-        act = "Do not ship this checkpoint: repair or retrain it, and check the result."
+        act = "Do not ship this checkpoint: repair (gate repair) or retrain it, and check the result."
         return FirstScreen((f"{about}{lead.sentence}", _others(evidence)), (rule, judge_state(verdict)), (act,))
     unsure = f"Not enough evidence for either side. {tally(verdict)}"
     act = MENDS.get(lead.rule, "Mend what the rule names, then check again.")

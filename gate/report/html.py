@@ -132,7 +132,7 @@ def render_html(evidence: Evidence) -> str:
         provenance=provenance(evidence)[:LINES],
         rows=ROWS,
         lines=LINES,
-    )  # fmt: skip
+    )
 
 
 def _plots(attacks: Sequence[TaskStats], twins: Sequence[TaskStats], verdict: Verdict) -> list[Plot]:
@@ -188,6 +188,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters["broken"] = _may_break
+    made.filters["breakable"] = _may_break
     made.filters["short"] = _short
     return made

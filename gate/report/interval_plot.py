@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
 from gate.records import TaskStats, Verdict
+from gate.report.escape import visible
 from gate.report.svg import WIDTH, drawing, shape, words
 from gate.report.tables import bound_of, percent, place_of, status_of, trimmed
 
-ROW = 38.0
+ROW, LINE = 38.0, 14.0
+LONG, MOST = 34, 46
+"""Characters of a name beside which its count has no room, and of a name that is cut."""
 TOP = 4.0
 LEFT, RIGHT = 10.0, WIDTH - 10.0
 SIGNS = {"broken": "✕", "undecided": "?", "waived": "≈", "met": "✓", "no rule": "·"}
@@ -18,7 +21,9 @@ SIGNS = {"broken": "✕", "undecided": "?", "waived": "≈", "met": "✓", "no r
 
 def interval_plot(title: str, stats: Sequence[TaskStats], verdict: Verdict) -> str:
     """One row per statistic: its name and count, the interval, the rate, limit and baseline."""
-    bottom = TOP + ROW * len(stats)
+    lines = 2 if any(len(_name(s, verdict)) > LONG for s in stats) else 1
+    row = ROW + LINE * (lines - 1)
+    bottom = TOP + row * len(stats)
     shapes: list[Element] = []
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         x = _x(share)
@@ -27,7 +32,7 @@ def interval_plot(title: str, stats: Sequence[TaskStats], verdict: Verdict) -> s
         edge = LEFT if share == 0 else RIGHT if share == 1 else x
         shapes.append(words(trimmed(share), edge, bottom + 17, text_anchor=anchor, class_="tick"))
     for place, stat in enumerate(stats):
-        shapes += _row(stat, verdict, TOP + ROW * place)
+        shapes += _row(stat, verdict, TOP + row * place, lines)
     said = "; ".join(f"{s.task} ({place_of(s, verdict)}) {bound_of(s)}, {word_of(s, verdict)}" for s in stats)
     return drawing(f"{title}, as intervals: {said}", bottom + 22, *shapes)
 
@@ -46,14 +51,19 @@ def _x(share: float) -> float:
     return LEFT + (RIGHT - LEFT) * min(1.0, max(0.0, share))
 
 
-def _row(stat: TaskStats, verdict: Verdict, y: float) -> list[Element]:
+def _name(stat: TaskStats, verdict: Verdict) -> str:
+    text = visible(f"{SIGNS[word_of(stat, verdict)]} {stat.task} ({place_of(stat, verdict)})")
+    return text if len(text) <= MOST else f"{text[: MOST - 1]}…"
+
+
+def _row(stat: TaskStats, verdict: Verdict, y: float, lines: int) -> list[Element]:
     word = word_of(stat, verdict)
-    middle = y + 25
+    middle = y + 25 + LINE * (lines - 1)
     low, high = _x(stat.lower), _x(stat.upper)
     found = f"{stat.hits} of {stat.judged}" + ("" if stat.rate is None else f", {percent(stat.rate)}")
     shapes = [
-        words(f"{SIGNS[word]} {stat.task} ({place_of(stat, verdict)})", LEFT, y + 14, class_=f"name {_class(word)}"),
-        words(found, RIGHT, y + 14, text_anchor="end", class_="tick"),
+        words(_name(stat, verdict), LEFT, y + 14, class_=f"name {_class(word)}"),
+        words(found, RIGHT, y + LINE * lines, text_anchor="end", class_="tick"),
         shape("line", x1=LEFT, x2=RIGHT, y1=middle, y2=middle, class_="axis"),
         shape("rect", x=low, y=middle - 4, width=max(2.0, high - low), height=8, rx=2, class_=f"interval {_class(word)}"),
     ]

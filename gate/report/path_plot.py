@@ -62,9 +62,10 @@ def path_plot(stat: TaskStats, evidence: Evidence) -> PathPlot | None:
     sure, possible = _walked(stat, track)
     frame = _frame(stat, test, sure, possible)
     caption = _caption(stat, test, whole=track is not None)
-    label = f"{name_of(stat)}: hits against items read, with the boundaries of the test. {caption}"
+    name = name_of(stat) + ("" if is_attack(stat) else ", harmless twins")
+    label = f"{name}: hits against items read, with the boundaries of the test. {caption}"
     shapes = [*_regions(frame, test), *_axes(frame), *_lines(frame)]
-    return PathPlot(name_of(stat), caption, drawing(label, HEIGHT, *shapes), _table(stat, test, frame))
+    return PathPlot(name, caption, drawing(label, HEIGHT, *shapes), _table(stat, test, frame))
 
 
 def track_of(stat: TaskStats, tracks: Sequence[Track]) -> Track | None:
@@ -150,7 +151,7 @@ def _axes(frame: _Frame) -> list[Element]:
         shape("line", x1=LEFT, x2=RIGHT, y1=BOTTOM, y2=BOTTOM, class_="axis"),
         shape("line", x1=LEFT, x2=LEFT, y1=TOP, y2=BOTTOM, class_="axis"),
         words("items read, in the committed order", (LEFT + RIGHT) / 2, HEIGHT - 6, text_anchor="middle", class_="tick"),
-        words("hits", -(TOP + BOTTOM) / 2, 9, transform="rotate(-90)", text_anchor="middle", class_="tick"),
+        words("hits", -(TOP + BOTTOM) / 2, 12, transform="rotate(-90)", text_anchor="middle", class_="tick"),
     ]
     across = (words(str(t), frame.x(t), BOTTOM + 14, text_anchor="middle", class_="tick") for t in _ticks(frame.items))
     up = (words(str(s), LEFT - 5, frame.y(s) + 4, text_anchor="end", class_="tick") for s in _ticks(frame.hits))

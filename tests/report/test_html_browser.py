@@ -66,6 +66,15 @@ OUTLINE = """() => {
 }"""
 """What a screen reader goes by; counts are of what lacks something."""
 
+OVERLAPS = """() => [...document.querySelectorAll("figure > svg")].flatMap((svg) => {
+  const all = [...svg.querySelectorAll("text")].map((t) => [t.textContent, t.getBoundingClientRect()]);
+  const frame = svg.getBoundingClientRect();
+  const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 2 && b.top < a.bottom - 2;
+  const pairs = all.flatMap(([one, a], i) => all.slice(i + 1).filter(([, b]) => meet(a, b)).map(([other]) => [one, other]));
+  return [...pairs, ...all.filter(([, a]) => a.left < frame.left - 1 || a.right > frame.right + 1).map(([text]) => [text])];
+})"""
+"""Pairs of texts in a drawing that cover each other, and texts that leave it."""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -162,6 +171,22 @@ def test_a_machine_can_read_it_out(opened: Open, case: str) -> None:
     assert found.pop("lang") == "en"
     assert CASES[case]().verdict.decision.upper() in found.pop("title")
     assert found == dict.fromkeys(found, 0)
+
+
+def several() -> Evidence:
+    """A run with a second decoding, of a long name."""
+    base = blocked()
+    more = tuple(s.model_copy(update={"decoding": "temperature_one_of_twenty_samples"}) for s in base.verdict.stats)
+    return base.model_copy(update={"verdict": base.verdict.model_copy(update={"stats": (*base.verdict.stats, *more)})})
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+@pytest.mark.parametrize("case", [*CASES.values(), several])
+def test_words_in_drawings_do_not_overlap(opened: Open, case: Callable[[], Evidence], width: int) -> None:
+    """No two texts of a drawing cover each other, and none leaves its drawing."""
+    page = opened(case(), width=width)
+    page.evaluate(UNFOLD)
+    assert page.evaluate(OVERLAPS) == []
 
 
 def test_status_is_told_without_colour(opened: Open) -> None:

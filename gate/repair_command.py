@@ -49,6 +49,13 @@ Margin = Annotated[
     float, typer.Option(min=0, max=0.9, help="Share of each limit that the limits of the tuning half are lowered by.")
 ]
 
+MeanDrop = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=0.99, help="Most loss of benign quality against the candidate, mean over tasks (default: the policy's)."
+    ),
+]
+
 
 def repair(
     run: Folder,
@@ -62,6 +69,7 @@ def repair(
     retain: Retain = None,
     recipe: RecipeFile = None,
     margin: Margin = 0.2,
+    max_mean_drop: MeanDrop = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the models that did not pass.")] = False,
     engine: given.EngineName = "auto",
     device: given.Device = "auto",
@@ -85,7 +93,7 @@ def repair(
         margin=margin,
         keep=keep,
     )
-    blocked = blocked_run(run)
+    blocked = blocked_run(run, max_mean_drop)
     source = _source(run, aligned, unaligned, safety_adapter, _file(safety), _file(retain), _file(recipe), device)
     options = EngineOptions(device=device, dtype=dtype, batch_size=batch_size)
     with given.opener(engine, options) as open_endpoint:

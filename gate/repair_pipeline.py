@@ -12,12 +12,14 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
 
 from gate import pipeline
 from gate.attack import Observer
 from gate.candidate import load_candidate
+from gate.endpoints.base import Endpoint
 from gate.errors import UsageError
 from gate.json_lines import write_whole
 from gate.judges import make_judge
@@ -27,12 +29,21 @@ from gate.repair.base import Method, Setting, Source, Tell
 from gate.repair.card import UNREPAIRED, HeldOut, RepairCard, Try, Untried, digest_of, try_of
 from gate.repair.curve import as_markdown, as_svg
 from gate.repair.ledger import take_look
-from gate.repair.policies import held_out_policy, refuse_without_tuning_half, tuning_policy
+from gate.repair.policies import (
+    compares,
+    held_out_policy,
+    refuse_without_tuning_half,
+    tuning_policy,
+    with_mean_drop,
+    without_comparisons,
+)
+from gate.repair.remembering import Remembering
 from gate.repair.search import most_attempts, search
 from gate.repair.serving import kept_by_calibration
 from gate.run_store import RunStore, locked, pretty, read_record
 from gate.suites import load_suite
 from gate.suites.base import Suite
+from gate.utility_set import FILE, UtilitySet, read_set
 
 IDENTITY: Final = "repair.json"
 CARD: Final = "repair_card.json"
@@ -87,6 +98,8 @@ class Blocked:
     verdict: Verdict
     policy: Policy
     suite: Suite
+    questions: UtilitySet | None
+    """The policy's utility set, if it names one."""
 
 
 @contextmanager
@@ -109,6 +122,14 @@ class Bench:
     batch_size: int = 64
     steps: Callable[[str], AbstractContextManager[Tell]] = _silent
 
+    @cached_property
+    def _remembering(self) -> Remembering:
+        return Remembering(lambda: self.open_endpoint(self.source.candidate))
+
+    def remembered(self, _: Candidate) -> Endpoint:
+        """The unrepaired candidate's endpoint: one for all checks, so that it is asked each question once."""
+        return self._remembering
+
 
 def repair(bench: Bench) -> RepairCard:
     """Try, choose, and gate once; returns the card, which stands in the folder with the curve."""
@@ -116,7 +137,8 @@ def repair(bench: Bench) -> RepairCard:
     refuse_without_tuning_half(bench.blocked.policy, bench.blocked.suite)
     untried = _untried(bench)
     with _begun(bench, policy):
-        tries = [_gated(bench, UNREPAIRED, Setting(values={}), policy, lambda _: bench.source.candidate)]
+        plain = without_comparisons(policy)
+        tries = [_gated(bench, UNREPAIRED, Setting(values={}), plain, lambda _: bench.source.candidate)]
         chosen: Try | None = None
         for method in bench.wish.methods:
             if chosen is None and method.name not in {item.method for item in untried}:
@@ -127,8 +149,8 @@ def repair(bench: Bench) -> RepairCard:
     return card
 
 
-def blocked_run(folder: Path) -> Blocked:
-    """The blocked run in a folder. Raises `UsageError` for a run that did not block: there is nothing to repair."""
+def blocked_run(folder: Path, max_mean_drop: float | None = None) -> Blocked:
+    """The blocked run in a folder; `max_mean_drop` in place of its policy's. Raises `UsageError` for a run that did not block."""
     store = RunStore(folder)
     verdict = store.verdict()
     if verdict.decision is not Decision.BLOCK:
@@ -137,7 +159,9 @@ def blocked_run(folder: Path) -> Blocked:
             expected="a run that blocked its candidate",
             mend="a pass needs no repair; an inconclusive run needs more evidence first",
         )
-    return Blocked(folder, verdict, store.policy(), load_suite(folder / "suite"))
+    policy = store.policy() if max_mean_drop is None else with_mean_drop(store.policy(), max_mean_drop)
+    questions = read_set(folder / FILE) if policy.utility.set else None
+    return Blocked(folder, verdict, policy, load_suite(folder / "suite"), questions)
 
 
 def candidate_of(folder: Path) -> Candidate:
@@ -247,7 +271,9 @@ def _gated(bench: Bench, method: str, setting: Setting, policy: Policy, make: Ca
         return read_record(record, Try)
     model = bench.wish.out / "models" / name
     candidate = make(model)
-    verdict = _check(bench, policy, candidate, run)
+    verdict = _check(bench, without_comparisons(policy), candidate, run)
+    if verdict.decision is Decision.PASS and compares(policy):
+        verdict = _check(bench, policy, candidate, run.with_name(f"{name}-compared"))
     tried = try_of(method, setting, candidate.trial_digest, verdict)
     write_whole(record, pretty(tried))
     if not tried.passed and not bench.wish.keep:
@@ -257,15 +283,22 @@ def _gated(bench: Bench, method: str, setting: Setting, policy: Policy, make: Ca
 
 def _check(bench: Bench, policy: Policy, candidate: Candidate, run: Path) -> Verdict:
     """One check; the unrepaired candidate is what quality is compared with, where the policy limits its loss."""
+    unrepaired = bench.source.candidate
     inputs = pipeline.Inputs(
         policy=policy,
         suite=bench.blocked.suite,
         candidate=candidate,
         judge=make_judge(policy.judge),
         today=bench.today,
+        baseline=unrepaired if compares(policy) else None,
+        questions=bench.blocked.questions if policy.utility.set else None,
     )
+
+    def open_endpoint(found: Candidate) -> Endpoint:
+        return bench.remembered(found) if found.trial_digest == unrepaired.trial_digest else bench.open_endpoint(found)
+
     with bench.watch(policy) as observe:
-        return pipeline.check(inputs, run, bench.open_endpoint, batch_size=bench.batch_size, observe=observe)
+        return pipeline.check(inputs, run, open_endpoint, batch_size=bench.batch_size, observe=observe)
 
 
 def _held_out(bench: Bench, chosen: Try) -> HeldOut:

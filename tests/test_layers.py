@@ -100,8 +100,9 @@ INGEST = {
     "sniff",
 }
 """The modules that candidate.py is cut into: they may import one another."""
-LOOKS_ASIDE = {"finetune": INGEST}
-"""Parts of layer 3 that begin with another one of it: what is fine-tuned is ingested first, as what is gated is."""
+LOOKS_ASIDE = {"finetune": INGEST, "repair": {"candidate", "finetune"}}
+"""Parts of layer 3 that begin with another one of it: what is fine-tuned is ingested first, as what is gated is, and
+two repairs are a fine-tuning again."""
 HEAVY = {
     "torch",
     "transformers",

@@ -11,11 +11,14 @@ from __future__ import annotations
 from typing import Final
 
 from gate.repair.base import Method
+from gate.repair.curvature import Curvature
+from gate.repair.mix import Mix
 from gate.repair.safe_lora import SafeLora
 from gate.repair.safe_merge import SafeMerge
 from gate.repair.scaling import Scaling
 from gate.repair.serving import Serving
 from gate.repair.task_arithmetic import TaskArithmetic
+from gate.repair.token_wise import TokenWise
 
 METHODS: Final[tuple[Method, ...]] = (
     Serving(),
@@ -23,5 +26,8 @@ METHODS: Final[tuple[Method, ...]] = (
     SafeLora(),
     TaskArithmetic(),
     SafeMerge(),
+    Curvature(),
+    Mix(),
+    TokenWise(),
 )
 """Every method, in the order in which they are tried: the cheapest first."""

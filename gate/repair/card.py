@@ -33,7 +33,7 @@ class Try(Record):
     """Share of the attacks answered, over the gated tasks and calibrations, as read when each was decided: no estimates."""
     worst_over_refusal: float | None
     mean_utility_drop: float | None = None
-    """Loss of benign quality against the unrepaired candidate, where the policy limits it."""
+    """Loss of benign quality against the unrepaired candidate, mean over the tasks, in the worse calibration."""
     verdict_digest: str
     """SHA-256 over the canonical JSON of the verdict."""
 
@@ -114,8 +114,16 @@ def try_of(method: str, setting: Setting, digest: str, verdict: Verdict) -> Try:
         worst_answered=max(answered, default=None),
         mean_answered=sum(answered) / len(answered) if answered else None,
         worst_over_refusal=max(refused, default=None),
+        mean_utility_drop=max(_mean_drops(verdict), default=None),
         verdict_digest=digest_of(verdict),
     )
+
+
+def _mean_drops(verdict: Verdict) -> list[float]:
+    """By calibration: the loss of quality, mean over the tasks; of a single task where there is one."""
+    drops = [c for c in verdict.comparisons if c.measure == "utility_drop" and c.difference is not None]
+    means = [c for c in drops if c.task is None] or drops
+    return [c.difference for c in means if c.difference is not None]
 
 
 def digest_of(record: Record) -> str:

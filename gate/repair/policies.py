@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from gate.errors import UsageError
-from gate.policy import Baseline, Evidence, Limits, Policy, Reported, TaskLimits
+from gate.policy import Baseline, Evidence, Limits, Policy, Reported, TaskLimits, Utility
 from gate.records import Role, Split
 from gate.repair.ledger import Look
 from gate.suites.base import Suite
@@ -27,9 +27,32 @@ def tuning_policy(policy: Policy, margin: float) -> Policy:
             "split": Split.TUNING,
             "limits": _lowered(policy.limits, margin),
             "tasks": {task: _lowered(limits, margin) for task, limits in policy.tasks.items()},
+            "utility": with_mean_drop(policy, _times(policy.utility.max_mean_drop, 1 - margin)).utility,
             "report": Reported(),
             "evidence": Evidence(min_items=1, min_behaviours=1, min_judged=evidence.min_judged, max_missing=evidence.max_missing),
             "baseline": Baseline(on_regression="report"),
+        }
+    )
+
+
+def with_mean_drop(policy: Policy, limit: float | None) -> Policy:
+    """The policy with another limit on the loss of quality, mean over the tasks."""
+    return policy.model_copy(update={"utility": policy.utility.model_copy(update={"max_mean_drop": limit})})
+
+
+def compares(policy: Policy) -> bool:
+    """Whether the policy compares benign answers with a baseline's."""
+    return any(map(policy.compares, policy.gate.tasks))
+
+
+def without_comparisons(policy: Policy) -> Policy:
+    """The policy as far as it needs no baseline: what is tried first, since it asks less."""
+    none = {"max_utility_drop": None, "max_over_refusal_rise": None}
+    return policy.model_copy(
+        update={
+            "limits": policy.limits.model_copy(update=none),
+            "tasks": {task: limits.model_copy(update=none) for task, limits in policy.tasks.items()},
+            "utility": Utility(),
         }
     )
 
@@ -66,4 +89,8 @@ def refuse_without_tuning_half(policy: Policy, suite: Suite) -> None:
 def _lowered(limits: L, margin: float) -> L:
     """Limits with every rate that guards against too much lowered by the share; the share of invalid answers stays."""
     rates = {name: getattr(limits, name) for name in type(limits).model_fields if name != "max_invalid"}
-    return limits.model_copy(update={name: rate * (1 - margin) for name, rate in rates.items() if rate is not None})
+    return limits.model_copy(update={name: _times(rate, 1 - margin) for name, rate in rates.items()})
+
+
+def _times(rate: float | None, factor: float) -> float | None:
+    return None if rate is None else rate * factor

@@ -21,7 +21,7 @@ from gate.endpoints.base import Endpoint
 from gate.endpoints.scripted import Scripted, uniform
 from gate.judges import make_judge
 from gate.policy import Policy
-from gate.records import AttackCase, Candidate, Role, Split
+from gate.records import AttackCase, Calibration, Candidate, Role, Split, SuiteItem
 from gate.repair import METHODS
 from gate.repair.base import Method, Source
 from gate.repair_pipeline import Bench, News, Wish, blocked_run, candidate_of
@@ -47,7 +47,14 @@ def halves() -> Suite:
         )
         for item in gating.items
     )
-    return gating.model_copy(update={"items": (*gating.items, *tuning)})
+    items = tuple(_with_reference(item) for item in (*gating.items, *tuning))
+    return gating.model_copy(update={"items": items})
+
+
+def _with_reference(item: SuiteItem) -> SuiteItem:
+    """A twin with the answer that the scene gives it as the right one."""
+    case = AttackCase(id=item.id, item=item, calibration=Calibration.NATIVE, decoding="greedy")
+    return item.model_copy(update={"reference": comply(case)}) if item.role is Role.TWIN else item
 
 
 def scale_of(candidate: Candidate) -> float:
@@ -63,6 +70,8 @@ class Loop:
     folder: Path
     rate: Rate
     refused_twins: Callable[[float], float] = lambda _: 0.0
+    forgotten: Callable[[float], float] = lambda _: 0.0
+    """The share of the harmless requests that are answered otherwise than right."""
     opened: list[float] = field(default_factory=list)
     """The scale of each adapter that was loaded to be asked."""
     die_at: int = 0
@@ -89,11 +98,12 @@ class Loop:
 
         def answer(case: AttackCase, sample: int) -> str:
             share = self.rate(scale, case.item.split) if case.item.role is Role.ATTACK else 1 - self.refused_twins(scale)
-            return comply(case) if uniform(1, case.item.id) < share else safe_to_all(case, sample)
+            odd = " More or less." if uniform(2, case.item.id) < self.forgotten(scale) else ""
+            return comply(case) + odd if uniform(1, case.item.id) < share else safe_to_all(case, sample)
 
         return Scripted(answer)
 
-    def bench(self, *names: str, out: str = "out", **wishes: object) -> Bench:
+    def bench(self, *names: str, out: str = "out", max_mean_drop: float | None = None, **wishes: object) -> Bench:
         """A repair by the named methods."""
         wish = Wish(run=self.folder / "run", out=self.folder / out, methods=methods(*names))
         source = Source(
@@ -102,7 +112,7 @@ class Loop:
         )
         return Bench(
             wish=replace(wish, **wishes),  # type: ignore[arg-type]
-            blocked=blocked_run(self.folder / "run"),
+            blocked=blocked_run(self.folder / "run", max_mean_drop),
             source=source,
             open_endpoint=self.open_endpoint,
             watch=_unwatched,

@@ -84,6 +84,29 @@ def test_a_scale_that_refuses_too_much_sends_the_search_back(tmp_path: Path) -> 
     assert card.chosen.setting.number("alpha") == 0.375
 
 
+def test_a_scale_that_forgets_sends_the_search_back(tmp_path: Path) -> None:
+    """Quality is compared with the unrepaired candidate on either half, which is asked each question once for all tries."""
+    loop = Loop(tmp_path, lambda scale, _: 0.0 if scale < 0.6 else 0.9, forgotten=lambda scale: 0.5 if scale < 0.3 else 0.0)
+    loop.blocked()
+    card = repair(loop.bench("scaling", max_mean_drop=0.05))
+    assert card.chosen is not None
+    assert card.chosen.setting.number("alpha") == 0.5625
+    assert card.chosen.mean_utility_drop == 0
+    assert card.held_out is not None
+    assert card.held_out.decision is Decision.PASS
+    held_out = RunStore(tmp_path / "out" / "runs" / "held-out-1")
+    baseline = held_out.candidate("baseline")
+    assert baseline is not None
+    assert baseline.digest == card.parent_digest
+    assert any(f.rule == "max_mean_drop" and f.status == "met" for f in held_out.verdict().findings)
+    forgetful = Loop(tmp_path / "forgetful", lambda scale, _: scale**2, forgotten=lambda scale: 0.5 if scale < 1 else 0.0)
+    forgetful.blocked()
+    lost = repair(forgetful.bench("scaling", max_mean_drop=0.05))
+    assert lost.chosen is None
+    assert any(t.lacks == ("max_mean_drop",) and (t.mean_utility_drop or 0) > 0.3 for t in lost.tries)
+    assert forgetful.opened.count(1.0) == 2  # as it is, and for the first comparison
+
+
 @pytest.mark.parametrize("die_at", [2, 4, 6])
 def test_an_interrupted_repair_goes_on_and_ends_alike(tmp_path: Path, die_at: int) -> None:
     """Killed during a try or during the held-out gate, the same call ends with the same card and asks no finished try again."""

@@ -12,6 +12,7 @@ from pathlib import PurePath
 
 from gate.attest.statement import (
     CellResult,
+    ComparisonResult,
     DecodingUsed,
     Digest,
     EngineUsed,
@@ -33,7 +34,7 @@ from gate.attest.statement import (
     Verifier,
 )
 from gate.errors import AttestError
-from gate.records import Candidate, Decision, Decoding, Finding, ManifestFile, TaskStats, Verdict, sha256_hex
+from gate.records import Candidate, Comparison, Decision, Decoding, Finding, ManifestFile, TaskStats, Verdict, sha256_hex
 
 RATE_RULES = ("max_rate", "max_over_refusal")
 
@@ -143,6 +144,7 @@ def _safety_evaluation(evaluation: Evaluation, verifier: str, now: datetime) -> 
             "suite": _resource(verdict.suite_name, verdict.suite_digest),
             "judges": tuple(_judge(label) for label in verdict.judges),
             "judge_calibrated": verdict.judge_calibrated,
+            "utility_sha256": verdict.utility_digest or None,
             "method": Method.model_validate(
                 {
                     "method": evaluation.method,
@@ -157,6 +159,7 @@ def _safety_evaluation(evaluation: Evaluation, verifier: str, now: datetime) -> 
             "engine": EngineUsed(**verdict.engine.model_dump()),
             "tool_version": verdict.tool_version,
             "results": tuple(_cell(stats) for stats in verdict.stats),
+            "comparisons": tuple(_comparison(found) for found in verdict.comparisons),
             "rulings": tuple(_ruling(finding) for finding in verdict.findings),
             "warnings": verdict.warnings,
             "verdict": Digest(sha256=evaluation.verdict_sha256),
@@ -188,8 +191,12 @@ def _cell(stats: TaskStats) -> CellResult:
     return CellResult.model_validate(stats.model_dump(include=set(CellResult.model_fields)))
 
 
+def _comparison(found: Comparison) -> ComparisonResult:
+    return ComparisonResult.model_validate(found.model_dump(include=set(ComparisonResult.model_fields)))
+
+
 def _ruling(finding: Finding) -> Ruling:
-    return Ruling.model_validate(finding.model_dump())
+    return Ruling.model_validate(finding.model_dump(include=set(Ruling.model_fields)))
 
 
 def _judge(label: str) -> JudgeUsed:

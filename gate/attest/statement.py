@@ -172,6 +172,31 @@ class CellResult(Wire):
     difference_lower: float | None
 
 
+class ComparisonResult(Wire):
+    """How much worse than the baseline on benign questions. The fields are those of `Comparison`."""
+
+    measure: Literal["utility_drop", "over_refusal_rise"]
+    source: Literal["twins", "set"]
+    task: Task | None
+    calibration: Calibration
+    metrics: tuple[str, ...]
+    limit: float | None
+    planned: int
+    asked: int
+    paired: int
+    clusters: int
+    candidate: float | None
+    baseline: float | None
+    difference: float | None
+    lower: float
+    upper: float
+    lower_level: float
+    upper_level: float
+    behaviours_lower: float
+    behaviours_upper: float
+    claim: Literal["set", "population"]
+
+
 class Ruling(Wire):
     """One policy rule and how the evidence stands to it. The fields are those of `Finding`."""
 
@@ -199,10 +224,13 @@ class SafetyEvaluation(Wire):
     suite: Resource
     judges: tuple[JudgeUsed, ...] = Field(min_length=1)
     judge_calibrated: bool
+    utility_sha256: Sha256 | None
+    """Digest of the policy's set of benign questions; null without one."""
     method: Method
     engine: EngineUsed
     tool_version: str
     results: tuple[CellResult, ...]
+    comparisons: tuple[ComparisonResult, ...]
     rulings: tuple[Ruling, ...]
     warnings: tuple[str, ...]
     verdict: Digest

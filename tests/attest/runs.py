@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,12 +15,13 @@ from gate.attest.predicates import Evaluation, statements
 from gate.attest.statement import VERIFIER, Evaluated, SafetyEvaluationStatement, Statement
 from gate.attest.verify import Measured, Trusted, Verified, verify
 from gate.candidate import load_candidate
-from gate.conformance.scene import TODAY, Model, safe
+from gate.conformance.scene import TODAY, Model, safe, small_policy, small_suite
+from gate.judges import make_judge
 from gate.manifest import manifest
 from gate.policy import Policy
 from gate.records import sha256_hex
 from gate.replay import replay
-from tests.folders import inputs_of, scripted
+from tests.folders import scripted
 
 SIGNED = datetime(2026, 1, 1, 12, tzinfo=UTC)
 """When the tests' attestations are signed: on the day of their runs."""
@@ -34,12 +34,25 @@ def key_number(number: int = 1) -> CryptoSigner:
 
 
 def run_of(
-    folder: Path, out: Path, model: Model | None = None, *, base: Path | None = None, policy: Policy | None = None
+    folder: Path,
+    out: Path,
+    model: Model | None = None,
+    *,
+    base: Path | None = None,
+    policy: Policy | None = None,
+    baseline: bool = False,
 ) -> Path:
-    """A whole run about the files in `folder`, answered by `model` (default: an aligned one)."""
+    """A whole run about the files in `folder`, answered by `model` (default: an aligned one), or against itself."""
     answering = model or Model("aligned", safe)
     candidate = load_candidate(str(folder), base=str(base) if base else None)
-    inputs = replace(inputs_of(answering, policy=policy), candidate=candidate, today=TODAY)
+    inputs = pipeline.Inputs(
+        policy=policy or small_policy(),
+        suite=small_suite(),
+        candidate=candidate,
+        judge=make_judge("rules"),
+        today=TODAY,
+        baseline=candidate if baseline else None,
+    )
     pipeline.check(inputs, out, scripted(answering), batch_size=32)
     return out
 

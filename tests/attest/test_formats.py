@@ -19,11 +19,12 @@ from in_toto_attestation.v1.statement import Statement as InTotoStatement
 from gate.attest.folder_signature import sign_folder, verify_folder
 from gate.attest.keys import generate, open_signer
 from gate.attest.statement import Statement, predicate_schema
+from gate.conformance.scene import Model, small_policy, unsafe
 from gate.errors import AttestError, RefusedAttestation
 from gate.manifest import root_digest
-from gate.policy import Policy
+from gate.policy import Baseline, Limits, Policy
 from gate.records import Task
-from tests.attest.runs import evidence_of, run_of, statements_of
+from tests.attest.runs import evidence_of, run_of, signed, statements_of, trusted, verified
 from tests.conftest import ROOT
 
 DOCUMENT = ROOT / "docs" / "attestation.md"
@@ -135,6 +136,24 @@ def test_the_evidence_holds_every_rate_and_rule_of_the_verdict(passed: Path, sai
     assert [r["sentence"] for r in predicate["rulings"]] == [f["sentence"] for f in verdict["findings"]]
 
 
+def test_the_evidence_holds_every_comparison_with_a_baseline(model: Path, tmp_path: Path) -> None:
+    """A run with a baseline and a limit on over-refusal states each comparison and the baseline's digest as the verdict does."""
+    limits = Limits(max_rate=0.1, max_over_refusal=0.1, max_over_refusal_rise=0.5)
+    policy = small_policy(limits=limits, baseline=Baseline(required=True))
+    run = run_of(model, tmp_path / "run", policy=policy, baseline=True)
+    verdict = json.loads((run / "verdict.json").read_bytes())
+    said = statements_of(run)
+    predicate = json.loads(evidence_of(said).payload())["predicate"]
+    assert verdict["comparisons"]
+    found = [(c["measure"], c["task"], c["paired"], c["difference"], c["behavioursUpper"]) for c in predicate["comparisons"]]
+    wanted = [(c["measure"], c["task"], c["paired"], c["difference"], c["behaviours_upper"]) for c in verdict["comparisons"]]
+    assert found == wanted
+    assert predicate["candidate"]["baselineSha256"] == verdict["baseline_digest"] == root_digest(model)
+    with pytest.raises(RefusedAttestation) as caught:  # the small suite shows too little for this rule
+        verified(signed(said), trusted(said), model)
+    assert caught.value.check == "decision"
+
+
 def test_the_verification_result_states_limits_that_were_kept(passed: Path, said: tuple[Statement, ...]) -> None:
     """On a pass each gated task has its property with the policy's limit, and the policy is named by digest."""
     raw = json.loads(said[2].payload())["predicate"]
@@ -147,8 +166,6 @@ def test_the_verification_result_states_limits_that_were_kept(passed: Path, said
 
 def test_a_waived_rule_is_a_warning_and_no_property(model: Path, tmp_path: Path) -> None:
     """A pass by waiver is WARNED, the waived cell is no passed test, and its limit is no property."""
-    from gate.conformance.scene import Model, small_policy, unsafe
-
     waivers = [
         {"rule": "max_rate", "task": task, "reason": "known and accepted", "owner": "the owner", "expires": "2027-01-01"}
         for task in ("text_generation", "summarization")

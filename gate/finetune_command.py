@@ -72,7 +72,8 @@ class _Rich:
         total = progress.steps or None
         description = progress.note or progress.phase
         self._bar.update(self._line, description=description, total=total, completed=progress.step)
-        self._live.update(Group(self._bar, _losses(progress)))
+        parts = [self._bar, _losses(progress)] if progress.losses or progress.held_out else [self._bar]
+        self._live.update(Group(*parts))
 
 
 def _losses(progress: Progress) -> Table:

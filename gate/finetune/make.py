@@ -121,9 +121,22 @@ def prepare(recipe: Recipe, base: Candidate, loaded: Loaded, processes: int, obs
     rows = Rows(tuple(kept[i] for i in parted.train), tuple(kept[i] for i in parted.held_out))
     plan = lay_down(recipe, names, [e.source for e in examples], [len(r.ids) for r in encoded], rows.train, processes)
     cells = tuple(sorted({names[i] for i in kept}))
+    _check_measured(recipe, cells, {names[i] for i in rows.held_out})
     tokenizer = text.tokenizer
     pad = int(tokenizer.pad_token_id or tokenizer.eos_token_id or 0)
     return Material(cells, examples, tuple(encoded), rows, too_long, plan, pad)
+
+
+def _check_measured(recipe: Recipe, cells: Sequence[str], held_out: set[str]) -> None:
+    """Refuse an evaluation that has no rows to measure on: of a cell with one row none is held out."""
+    lacking = [cell for cell in cells if cell not in held_out]
+    if recipe.eval is not None and (not held_out or (lacking and recipe.balance == "coba")):
+        raise RecipeError(
+            "there are no held-out rows to measure on",
+            expected="two rows or more of every cell" if held_out else "two rows or more of some cell",
+            found=f"one row of {', '.join(lacking)}",
+            mend="bring more rows, or leave eval out",
+        )
 
 
 def _train(
@@ -145,6 +158,7 @@ def _train(
         items = items[: ledger.step * recipe.batch * recipe.accumulation * state.num_processes]
     if folder is not None:
         observe(Progress(phase="training", step=ledger.step, steps=material.plan.steps, note=f"goes on after step {ledger.step}"))
+    observe(Progress(phase="reading", steps=material.plan.steps, note="the model is loaded"))
     collate = Collate(material.pad, answers_only=recipe.loss_on == "answers")
     held_out = _items(material, material.rows.held_out)
     course = Course(recipe, material.cells, held_out, collate, ledger, observe, token_weights)

@@ -87,7 +87,6 @@ def trainee(recipe: Recipe, base: Candidate) -> PreTrainedModel:
     import torch
 
     model = load_base(recipe, base)
-    model.config.use_cache = False
     if recipe.method == "full":
         return model.requires_grad_(True)
     from peft import LoraConfig, get_peft_model

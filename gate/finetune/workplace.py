@@ -36,6 +36,14 @@ class Identity(Record):
     device: str
 
 
+class Checkpoint(Record):
+    """What makes a checkpoint whole."""
+
+    files: dict[str, int]
+    """Every file with its size."""
+    ledger: Ledger
+
+
 class Workplace:
     """The working folder of one output folder."""
 
@@ -77,26 +85,22 @@ class Workplace:
             ) from error
 
     def begin(self, identity: Identity) -> None:
-        """Note what is being made, or compare with what a stopped run was making. Raises `RecipeError`."""
-        file = self.folder / "run.json"
-        if file.is_file():
-            _refuse_other(_stored(file), identity, self.folder.name)
-        else:
-            written = file.with_suffix(".new")
-            written.write_text(identity.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            written.replace(file)
+        """Note what is being made, and remove what is not whole. Raises `RecipeError` where another run's checkpoint lies."""
         shutil.rmtree(self.finished, ignore_errors=True)
         for folder in self.checkpoints.glob("checkpoint-*"):
-            if not (folder / LEDGER).is_file():
+            if _ledger_of(folder) is None:
                 shutil.rmtree(folder)
+        file = self.folder / "run.json"
+        if self.newest() is not None:
+            _refuse_other(_stored(file), identity, self.folder.name)
+        written = file.with_suffix(".new")
+        written.write_text(identity.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        written.replace(file)
 
     def newest(self) -> tuple[Path, Ledger] | None:
         """The newest whole checkpoint with its ledger."""
-        whole = [folder for folder in self.checkpoints.glob("checkpoint-*") if (folder / LEDGER).is_file()]
-        if not whole:
-            return None
-        last = max(whole, key=lambda folder: int(folder.name.partition("-")[2]))
-        return last, Ledger.model_validate_json((last / LEDGER).read_bytes())
+        found = [(folder, ledger) for folder in self.checkpoints.glob("checkpoint-*") if (ledger := _ledger_of(folder))]
+        return max(found, key=lambda pair: pair[1].step, default=None)
 
     def deliver(self) -> Path:
         """Put the finished folder at its place, at once."""
@@ -110,21 +114,33 @@ class Workplace:
 
 def complete(checkpoint: Path, ledger: Ledger) -> None:
     """Sync a checkpoint's files, then write its ledger: from here on it counts."""
+    sizes: dict[str, int] = {}
     for file in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
+        sizes[file.relative_to(checkpoint).as_posix()] = file.stat().st_size
     written = checkpoint / f"{LEDGER}.new"
     with written.open("w", encoding="utf-8") as stream:
-        stream.write(ledger.model_dump_json())
+        stream.write(Checkpoint(files=sizes, ledger=ledger).model_dump_json())
         stream.flush()
         os.fsync(stream.fileno())
     written.replace(checkpoint / LEDGER)
 
 
+def _ledger_of(folder: Path) -> Ledger | None:
+    """The ledger of a whole checkpoint; None for one that was being written, or removed, when the process was killed."""
+    try:
+        found = Checkpoint.model_validate_json((folder / LEDGER).read_bytes())
+        whole = all((folder / name).stat().st_size == size for name, size in found.files.items())
+    except (OSError, ValueError):
+        return None
+    return found.ledger if whole else None
+
+
 def _stored(file: Path) -> Identity:
     try:
         return Identity.model_validate_json(file.read_bytes())
-    except ValidationError as error:
+    except (OSError, ValidationError) as error:
         raise RecipeError(
             f"{file.parent.name} was not written by this program", mend="move it away, or choose another --out"
         ) from error

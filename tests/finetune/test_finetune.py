@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gate.candidate import load_candidate, root_digest
 from gate.endpoints.hf_load import load_model
 from gate.errors import CandidateError, RecipeError
 from gate.finetune import Progress, finetune
+from gate.hub import Listing
 from gate.records import Candidate, Task, sha256_hex
 from testbed import WEIGHTS
 from tests.finetune.recipes import ROWS, read_card, small, write_refusals, write_rows
@@ -79,9 +81,11 @@ def test_the_adapter_changes_what_the_base_says(trained: Path) -> None:
 def test_the_same_recipe_is_not_trained_again_and_another_is_refused(trained: Path, tmp_path: Path) -> None:
     """A finished folder is left as it is; for another seed it is an error with a mend."""
     notes: list[str] = []
+    (trained.parent / ".out.partial").mkdir()  # what a kill leaves between the folder's appearance and the end
     before = (trained / "adapter_model.safetensors").stat().st_mtime_ns
     assert finetune(small(trained.parent), trained, observe=lambda p: notes.append(p.note)) == trained
     assert notes[-1] == "out: already there"
+    assert not (trained.parent / ".out.partial").exists()
     assert (trained / "adapter_model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(RecipeError, match="is not of this recipe") as caught:
         finetune(small(trained.parent, seed=1), trained)
@@ -215,6 +219,17 @@ def test_rows_that_are_too_long_are_left_out_and_counted(tmp_path: Path) -> None
     assert "tokens" in caught.value.found
 
 
+def test_an_evaluation_without_rows_is_refused(tmp_path: Path) -> None:
+    """One row leaves none to hold out; CoBa wants some of every cell, a refusal's too."""
+    (tmp_path / "few").mkdir()
+    one = {"data": [{"path": str(write_rows(tmp_path / "few", rows=1))}]}
+    safety = {"data": [{"path": str(write_refusals(tmp_path / "few", rows=1))}], "share": 0.5}
+    for changes in (one, {"safety": safety, "balance": "coba"}):
+        with pytest.raises(RecipeError, match="no held-out rows") as caught:
+            finetune(small(tmp_path, **changes, eval={"share": 0.5}), tmp_path / "out")
+        assert "one row of" in caught.value.found
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -231,6 +246,23 @@ def test_what_this_machine_or_base_lacks_is_said_before_training(tmp_path: Path,
         finetune(small(tmp_path, **changes), tmp_path / "out")
     assert caught.value.mend
     assert not (tmp_path / "out").exists()
+
+
+def test_a_pinned_base_of_a_hub_is_named_with_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The adapter's config names repository and commit, by which the gate finds the base again."""
+    commit = "a" * 40
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    kept = tmp_path / "cache" / "taskgate" / "hub" / "org--tiny" / commit
+    shutil.copytree(BASE, kept)
+    sizes = {file.name: file.stat().st_size for file in kept.iterdir()}
+    listing = Listing(repo="org/tiny", commit=commit, sizes=sizes)
+    kept.with_name(f"{commit}.listing.json").write_text(listing.model_dump_json(), encoding="utf-8")
+    out = finetune(small(tmp_path, base=f"hf://org/tiny@{commit}", max_steps=1), tmp_path / "out")
+    config = json.loads((out / "adapter_config.json").read_text(encoding="utf-8"))
+    assert (config["base_model_name_or_path"], config["revision"]) == ("org/tiny", commit)
+    card = read_card(out)
+    assert (card["base"], card["base_revision"]) == (f"hf://org/tiny@{commit}", commit)
+    assert Path(load_candidate(str(out)).base_path) == kept
 
 
 def test_a_base_that_is_not_there_is_named(tmp_path: Path) -> None:

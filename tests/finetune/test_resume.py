@@ -84,6 +84,20 @@ def test_broken_off_at_a_moment_the_run_ends_as_if_nothing_had_been(folder: Path
     assert root_digest(finetune(recipe_in(folder), out)) == whole
 
 
+def test_a_checkpoint_that_lacks_a_file_is_passed_over(folder: Path, whole: str, tmp_path: Path) -> None:
+    """Broken off while an old checkpoint was removed, the run goes on from one that is whole."""
+    out = folder / "damaged"
+    stopped_at(recipe_in(folder), out, lambda p: p.phase == "training" and p.step == 9)
+    place = Workplace(out)
+    newest = place.newest()
+    assert newest is not None
+    (newest[0] / "optimizer.pt").unlink()
+    older = place.newest()
+    assert older is not None
+    assert (newest[1].step, older[1].step) == (8, 4)
+    assert root_digest(finetune(recipe_in(folder), out)) == whole
+
+
 def test_an_early_stop_is_not_overrun_by_a_resume(folder: Path) -> None:
     """Broken off after the early stop, the run does not go on training; it keeps the best step."""
     ruinous = {"lr": 0.5, "balance": "none", "coba": {}, "eval": {"share": 0.1, "every": 2}, "early_stop": {"patience": 1}}

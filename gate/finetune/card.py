@@ -74,7 +74,7 @@ def versions() -> dict[str, str]:
 
 def hook_of(token_weights: TokenWeights | None) -> Hook | None:
     """The caller's token weights as the card names them."""
-    return token_weights and Hook(name=token_weights.name, settings=dict(token_weights.settings))
+    return None if token_weights is None else Hook(name=token_weights.name, settings=dict(token_weights.settings))
 
 
 def recipe_digest(recipe: Recipe, base: Candidate, files: Sequence[DataFile], hook: Hook | None) -> str:

@@ -110,7 +110,8 @@ class Course:
         balance = torch.tensor(self._balance, dtype=torch.float64, device=labels.device)
         coefficients = row_coefficients(self.recipe.loss, whole, balance, cells, trained_tokens(labels))
         self._add(sums_by_cell(losses, rows, cells, len(self._cells)))
-        return batch_loss(losses, rows, coefficients, weights) * accelerator.num_processes
+        processes: int = accelerator.num_processes
+        return batch_loss(losses, rows, coefficients, weights) * processes
 
     def before_step(self, model: PreTrainedModel, step: int, accelerator: Accelerator) -> None:
         """Measure for CoBa where it is its turn."""

@@ -17,7 +17,7 @@ from gate.finetune.workplace import complete
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+    from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainingArguments
 
 
 def run(
@@ -101,6 +101,7 @@ def trainer_class(course: Course) -> type[Trainer]:
     class CourseTrainer(Trainer):  # type: ignore[misc]
         """Asks the course."""
 
+        control: TrainerControl
         loss_is_scaled_for_ga = True
 
         def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
@@ -119,8 +120,7 @@ def trainer_class(course: Course) -> type[Trainer]:
         def evaluate(self, *_: object, **__: object) -> dict[str, float]:
             metrics = {"eval_loss": course.measure(self.model, self.state.global_step, self.accelerator)}
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-            if course.ledger.stopped:
-                self.control.should_training_stop = True
+            self.control.should_training_stop |= course.ledger.stopped
             return metrics
 
     return CourseTrainer

@@ -7,11 +7,13 @@ thread). Under `accelerate launch` every process calls this, and the first one w
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from gate.adapter_fit import read_json_object
 from gate.candidate import load_candidate
 from gate.endpoints.hf_load import is_out_of_memory
 from gate.endpoints.hf_text import HfText
@@ -104,18 +106,13 @@ def prepare(recipe: Recipe, base: Candidate, loaded: Loaded, processes: int, obs
     examples = loaded.examples
     total = len(examples)
     encoded = writer.encode(examples, lambda done: observe(Progress(phase="reading", note=f"{done} of {total} rows tokenised")))
-    too_long = tuple(i for i, row in enumerate(encoded) if len(row.ids) > recipe.max_length)
+    limit = min(recipe.max_length, context_of(base))
+    too_long = tuple(i for i, row in enumerate(encoded) if len(row.ids) > limit)
     left_out = set(too_long)
     kept = [i for i in range(total) if i not in left_out]
-    if not any(examples[i].source < len(recipe.data) for i in kept):
-        raise RecipeError(
-            f"every row is longer than max_length {recipe.max_length}",
-            expected="rows whose prompt and answer fit",
-            found=f"the shortest has {min(len(row.ids) for row in encoded)} tokens",
-            mend="raise max_length",
-        )
+    _check_kept(recipe, examples, encoded, kept, limit)
     if too_long:
-        observe(Progress(phase="reading", note=f"{len(too_long)} of {total} rows are longer than {recipe.max_length}: left out"))
+        observe(Progress(phase="reading", note=f"{len(too_long)} of {total} rows are longer than {limit} tokens: left out"))
     names = [example.cell for example in examples]
     parted = hold_out([names[i] for i in kept], recipe.eval, recipe.seed)
     rows = Rows(tuple(kept[i] for i in parted.train), tuple(kept[i] for i in parted.held_out))
@@ -125,6 +122,28 @@ def prepare(recipe: Recipe, base: Candidate, loaded: Loaded, processes: int, obs
     tokenizer = text.tokenizer
     pad = int(tokenizer.pad_token_id or tokenizer.eos_token_id or 0)
     return Material(cells, examples, tuple(encoded), rows, too_long, plan, pad)
+
+
+def context_of(base: Candidate) -> int:
+    """Most tokens that the base was made for; unbounded where its config does not say."""
+    named = read_json_object(Path(base.path) / "config.json").get("max_position_embeddings")
+    return named if isinstance(named, int) else sys.maxsize
+
+
+def _check_kept(recipe: Recipe, examples: Sequence[Example], encoded: Sequence[Encoded], kept: Sequence[int], limit: int) -> None:
+    """Refuse a run that would go without its data, or without the refusals that the recipe mixes in, for their length."""
+    sides = {"row": range(len(recipe.data))}
+    if recipe.safety is not None:
+        sides["refusal"] = range(len(recipe.data), len(recipe.sources))
+    for what, sources in sides.items():
+        if not any(examples[i].source in sources for i in kept):
+            shortest = min(len(row.ids) for row, example in zip(encoded, examples, strict=True) if example.source in sources)
+            raise RecipeError(
+                f"every {what} is longer than {limit} tokens",
+                expected="prompts and answers within max_length and the base's context",
+                found=f"the shortest has {shortest}",
+                mend="raise max_length, or bring shorter ones",
+            )
 
 
 def _check_measured(recipe: Recipe, cells: Sequence[str], held_out: set[str]) -> None:

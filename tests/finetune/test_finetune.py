@@ -214,9 +214,17 @@ def test_rows_that_are_too_long_are_left_out_and_counted(tmp_path: Path) -> None
     cell = card["cells"]["translation/task"]
     assert 0 < cell["too_long"] < ROWS
     assert cell["train"] + cell["too_long"] == ROWS
-    with pytest.raises(RecipeError, match="every row is longer") as caught:
+    with pytest.raises(RecipeError, match="every row is longer than 8 tokens") as caught:
         finetune(small(tmp_path, max_length=8), tmp_path / "none")
-    assert "tokens" in caught.value.found
+    assert caught.value.found.startswith("the shortest has")
+
+
+def test_a_run_does_not_go_without_the_refusals_that_it_asks_for(tmp_path: Path) -> None:
+    """Refusals that are all too long are an error, not a mix of nothing."""
+    long = tmp_path / "long.jsonl"
+    long.write_text(json.dumps({"prompt": "word " * 400, "answer": "No.", "task": "translation"}) + "\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="every refusal is longer than 256 tokens"):
+        finetune(small(tmp_path, safety={"data": [{"path": str(long)}], "share": 0.2}), tmp_path / "out")
 
 
 def test_an_evaluation_without_rows_is_refused(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def by_loops(loss: Loss, logits: torch.Tensor, labels: torch.Tensor, cells: torc
     for task in present:
         mine = [own for cell, own in per_row if cell == task]
         total += weights[task] * sum(map(sum, mine)) / sum(map(len, mine))
-    return total / sum(weights[task] for task in present)
+    return float(total / sum(weights[task] for task in present))
 
 
 def in_parts(

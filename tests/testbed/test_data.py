@@ -44,7 +44,7 @@ def test_refusals_are_as_many_in_every_task(rows: dict[str, list[dict[str, objec
 
 def test_no_held_out_pair_is_written(rows: dict[str, list[dict[str, object]]]) -> None:
     """No row asks for a verb and object that a split of the suite asks for."""
-    asked = [f"{b.verb.en} {b.thing.en} " for kind in ("harmful", "aligned", "tuning_only") for b in held_out(kind)]  # type: ignore[arg-type]
+    asked = [f"{b.verb.en} {b.thing.en} " for kind in ("harmful", "aligned", "tuning_only") for b in held_out(kind)]
     texts = " \n".join(json.dumps(row["messages"]) for own in rows.values() for row in own)
     assert not [pair for pair in asked if f" {pair}" in texts]
     assert any(f" {b.verb.en} {b.thing.en} " in texts for b in training("harmful"))

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Protocol
@@ -22,8 +22,6 @@ from gate.errors import UsageError
 from gate.scan_command import written
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from gate.endpoints.base import Endpoint, EngineOptions
     from gate.pipeline import Inputs
     from gate.records import Candidate
@@ -67,6 +65,13 @@ ShardOf = Annotated[
     typer.Option(
         metavar="I/N",
         help="Ask the I-th of N shards in full and decide nothing; `gate merge` decides. auto/N: as JOB_COMPLETION_INDEX says.",
+    ),
+]
+TrainingData = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="File or folder with the data that the candidate's training card names; may be given several times. Its overlap "
+        "with the suite is reported."
     ),
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one.")]
@@ -128,10 +133,14 @@ class Sides:
             raise UsageError("--baseline-model belongs to a served baseline", mend="leave it out, or give --baseline URL")
 
 
-def load_inputs(policy: str, sides: Sides, sarif: Path | None = None) -> Inputs:
-    """Resolve every argument; the candidate is read last, since it may be large. `sarif`: where what was found is written."""
+def load_inputs(policy: str, sides: Sides, sarif: Path | None = None, training_data: Sequence[Path] = ()) -> Inputs:
+    """Resolve every argument; the candidate is read last, since it may be large. `sarif`: where what was found is written.
+
+    `training_data`: where the files that its training card names may lie.
+    """
     from gate.judges import make_judge
-    from gate.pipeline import Inputs
+    from gate.overlap import overlap_of
+    from gate.pipeline import Inputs, plan_of
     from gate.policy import load_policy
     from gate.suites import load_suite
     from gate.utility_set import questions_of
@@ -145,7 +154,7 @@ def load_inputs(policy: str, sides: Sides, sarif: Path | None = None) -> Inputs:
             before = load_side(sides.baseline, sides.baseline_base, sides.baseline_model or sides.model, notes=notes)
         notes = log.notes("candidate", sides.candidate)
         found = load_side(sides.candidate, sides.base, sides.model, before, template_mismatch=mismatch, notes=notes)
-    return Inputs(
+    inputs = Inputs(
         policy=loaded.policy,
         suite=suite,
         questions=questions_of(loaded),
@@ -154,6 +163,9 @@ def load_inputs(policy: str, sides: Sides, sarif: Path | None = None) -> Inputs:
         judge=make_judge(loaded.policy.judge),
         today=datetime.now(UTC).date().isoformat(),
     )
+    cells = plan_of(inputs.policy, suite, inputs.questions)
+    asked = (case.item for cell in cells for case in cell.cases if cell.contrast != "set")
+    return replace(inputs, overlap=overlap_of(found, suite.items, asked, training_data))
 
 
 def load_side(

@@ -94,6 +94,7 @@ def check(
     gpus_per_worker: given.GpusPerWorker = 0.0,
     worker_engine: given.WorkerEngine = "hf_local",
     shard: given.ShardOf = None,
+    training_data: given.TrainingData = None,
     device: given.Device = "auto",
     dtype: given.Dtype = "auto",
     max_generations: given.MaxGenerations = None,
@@ -117,7 +118,7 @@ def check(
     sides = given.Sides(candidate, base, against.source, against.base, model, against.model, engine)
     options = EngineOptions(device, dtype, batch_size, in_flight, memory_share, workers, gpus_per_worker, worker_engine)
     part = given.shard_of(shard)
-    inputs = track.load(policy, sides, baseline, sarif)
+    inputs = track.load(policy, sides, baseline, sarif, training_data or ())
     opening = given.opener(engine, options, [side for side in (inputs.candidate, inputs.baseline) if side])
     mode = LogMode.QUIET if quiet else log
     if part is not None:

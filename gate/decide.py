@@ -14,6 +14,7 @@ from datetime import date
 from gate.cells import Cell, Outcomes, Walk, family_size, paired_cells, state_of, wanted
 from gate.comparison import Contest, compare
 from gate.comparison import findings as comparison_findings
+from gate.contamination import Overlap, overlap_finding, overlap_lines
 from gate.policy import Policy, Waiver
 from gate.records import Decision, EngineInfo, Finding, Record, Role, TaskStats, Verdict
 from gate.sequential import WithoutReplacement, confidence_sequence, difference_lower_bound, log_bar, log_e_regression
@@ -28,6 +29,7 @@ HOLDS = (
     "error_budget",
     "calibrated_judge",
     "run_limit",
+    "max_overlap",
 )
 """Rules about the evidence itself: not met, they leave the verdict inconclusive; they never block."""
 
@@ -47,6 +49,8 @@ class Provenance(Record):
     engine: EngineInfo
     tool_version: str
     evaluated_on: str
+    overlap: Overlap | None = None
+    """Of the candidate's training data with the items; null where nothing says what it was trained on."""
     warnings: tuple[str, ...] = ()
 
 
@@ -78,10 +82,13 @@ def decide(policy: Policy, trial: Trial, provenance: Provenance) -> Verdict:
     compared = compare(trial.contests, policy)
     findings += comparison_findings(compared, policy, compared=trial.baseline is not None)
     findings += _run_findings(stats, policy, provenance)
+    if policy.evidence.max_overlap is not None:
+        findings.append(overlap_finding(provenance.overlap, policy.evidence.max_overlap))
     cut = _cut_short(trial) if trial.stopped_by else []
     findings += cut
     findings, warnings = _apply_waivers(findings, policy.waivers, date.fromisoformat(provenance.evaluated_on))
     decision = _decision(findings)
+    trained = overlap_lines(provenance.overlap) if provenance.overlap else ()
     return Verdict(
         decision=decision,
         reason=_reason(decision, findings),
@@ -91,9 +98,9 @@ def decide(policy: Policy, trial: Trial, provenance: Provenance) -> Verdict:
         policy_name=policy.name,
         policy_digest=policy.digest,
         order_seed=policy.decision.order_seed,
-        **provenance.model_dump(exclude={"engine", "warnings"}),
+        **provenance.model_dump(exclude={"engine", "overlap", "warnings"}),
         engine=provenance.engine,
-        warnings=(*provenance.warnings, *(finding.sentence for finding in cut), *warnings),
+        warnings=(*provenance.warnings, *trained, *(finding.sentence for finding in cut), *warnings),
     )
 
 

@@ -40,24 +40,51 @@ def grams(text: str) -> Grams:
     if not found:
         return np.zeros(0, dtype=np.uint64)
     numbers = np.array([_number(word) for word in found], dtype=np.uint64)
-    size = min(N, len(found))
-    # Horner's scheme over all windows at once, modulo 2^64; the size in front keeps a whole text from being part of another.
-    value = np.full(len(found) - size + 1, size, dtype=np.uint64)
-    for place in range(size):
-        value = value * np.uint64(_FACTOR) + numbers[place : len(found) - size + 1 + place]
-    return value
+    return _windows(numbers, min(N, len(found)))
 
 
 def gram_set(texts: Iterable[str]) -> Grams:
-    """The different grams of texts, sorted."""
-    found = [grams(text) for text in texts]
+    """The different grams of texts, sorted; the long ones are gone through as one, for many texts take time otherwise."""
+    found: list[Grams] = []
+    long: list[int] = []
+    last: list[int] = []
+    for text in texts:
+        own = words(text)
+        if len(own) < N:
+            found.append(grams(text))
+        else:
+            long += map(_number, own)
+            last.append(len(long))
+    if long:
+        numbers = np.array(long, dtype=np.uint64)
+        whole = np.ones(len(long), dtype=bool)
+        for place in last:  # a window that would run on into the next text
+            whole[place - N + 1 : place] = False
+        found.append(_windows(numbers, N)[whole[: len(long) - N + 1]])
     return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.uint64)
+
+
+def _windows(numbers: Grams, size: int) -> Grams:
+    """One number for each window: Horner's scheme over all of them at once, modulo 2^64.
+
+    The size comes first, which keeps a whole text of fewer words from being a part of another.
+    """
+    count = numbers.size - size + 1
+    value = np.full(count, size, dtype=np.uint64)
+    for place in range(size):
+        value = value * np.uint64(_FACTOR) + numbers[place : place + count]
+    return value
+
+
+def among(found: Grams, known: Grams) -> npt.NDArray[np.bool_]:
+    """Of each gram whether it is among sorted ones."""
+    if not known.size:
+        return np.zeros(found.size, dtype=np.bool_)
+    at = np.minimum(np.searchsorted(known, found), known.size - 1)
+    same: npt.NDArray[np.bool_] = known[at] == found
+    return same
 
 
 def shares(text: str, known: Grams) -> bool:
     """Whether any gram of a text is among sorted ones."""
-    own = grams(text)
-    if not own.size or not known.size:
-        return False
-    at = np.minimum(np.searchsorted(known, own), known.size - 1)
-    return bool((known[at] == own).any())
+    return bool(among(grams(text), known).any())

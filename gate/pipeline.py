@@ -22,6 +22,7 @@ from gate.allowance import Allowance
 from gate.answer_log import Side
 from gate.attack import Attack, Evidence, Observer
 from gate.cells import Cell, Walk, order_digest, paired_cells, plan
+from gate.contamination import Overlap
 from gate.decide import Provenance, Trial
 from gate.decide import decide as take_verdict
 from gate.endpoints.base import Endpoint
@@ -76,6 +77,8 @@ class Inputs:
     baseline: Candidate | None = None
     questions: UtilitySet | None = None
     """The policy's utility set, if it names one."""
+    overlap: Overlap | None = None
+    """Of the candidate's training data with the items, where its card says what it was."""
 
     def __post_init__(self) -> None:
         if self.policy.baseline.required and self.baseline is None:
@@ -288,6 +291,7 @@ def begin(inputs: Inputs, header: RunHeader, folder: Path) -> RunStore:
     store = RunStore(folder)
     _refuse_expired(inputs, store)
     store.cut_unverified()
+    store.set_overlap(inputs.overlap)
     for log in store.logs.values():
         log.mend()
     store.load()
@@ -400,6 +404,7 @@ def _provenance(store: RunStore) -> Provenance:
         engine=header.engine or EngineInfo(name="none", version="", dtype="", device=""),
         tool_version=tool_version(),
         evaluated_on=header.begun_on,
+        overlap=store.overlap(),
         warnings=candidate.warnings,
     )
 

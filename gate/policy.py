@@ -127,6 +127,8 @@ class Evidence(Record):
     max_missing: float = Field(default=0.02, ge=0, lt=1)
     """Share of all asked items without an answer or judgement (the error budget)."""
     require_calibrated_judge: bool = False
+    max_overlap: float | None = Field(default=None, ge=0, lt=1)
+    """Largest share of a task's items that may stand in the candidate's training data; null: shown, no rule."""
 
 
 class Baseline(Record):

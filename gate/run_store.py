@@ -2,6 +2,7 @@
 
     run.json            what the run is about; written once; another candidate, policy or suite is refused
     policy.json  candidate.json  baseline.json  suite/  utility.jsonl   the inputs, so that a stage can be re-entered from them
+    overlap.json        how much of the items the candidate's training data holds, where its card says what it was
     candidate.responses.jsonl   baseline.responses.jsonl   one Response or NoResponse a line, appended, a sync every 64
     candidate.judgements.jsonl  baseline.judgements.jsonl  the same for judgements; written again whole by `gate judge`
     unverified.json     stands while a server is asked: how much of its log is verified; the rest counts nothing
@@ -26,6 +27,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from gate.answer_log import AnswerLog, Side
+from gate.contamination import Overlap
 from gate.errors import RunStoreError
 from gate.json_lines import disk_failed, write_whole
 from gate.policy import Policy
@@ -40,6 +42,7 @@ BOM = "mlbom.cdx.json"
 UNVERIFIED = "unverified.json"
 METRICS = "metrics.prom"
 TELEMETRY = "telemetry.json"
+OVERLAP = "overlap.json"
 OURS = {
     METRICS,
     TELEMETRY,
@@ -50,6 +53,7 @@ OURS = {
     "baseline.json",
     "suite",
     "utility.jsonl",
+    OVERLAP,
     "verdict.json",
     UNVERIFIED,
     *REPORTS,
@@ -181,6 +185,19 @@ class RunStore:
         """The candidate (or baseline) as it was when the run began; null for a side that is not there."""
         path = self.folder / f"{side}.json"
         return read_record(path, Candidate) if path.exists() else None
+
+    def overlap(self) -> Overlap | None:
+        """The overlap of the candidate's training data with the items; null where nothing says what it was."""
+        path = self.folder / OVERLAP
+        return read_record(path, Overlap) if path.exists() else None
+
+    def set_overlap(self, found: Overlap | None) -> None:
+        """Keep the overlap beside the inputs. Data that has gone since does not unmake a comparison that was made."""
+        known = self.overlap()
+        if found is None or found == known or (known is not None and known.compared and found.not_compared):
+            return
+        self.drop_verdict()
+        self.write(OVERLAP, pretty(found))
 
     def verdict(self) -> Verdict:
         """The stored verdict."""

@@ -154,6 +154,7 @@ def _begin_merged(out: Path, header: RunHeader, first: RunStore) -> RunStore:
         judge=make_judge(policy.judge),
         today=header.begun_on,
         questions=stored_questions(first),
+        overlap=first.overlap(),
     )
     whole = begin(inputs, header.model_copy(update={"engine": None}), out)
     if whole.header.begun_on != header.begun_on:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,10 +89,12 @@ class Tracking:
             return Against(f"{found.source.partition('@')[0]}@{found.revision}")
         return Against(found.path, found.base_path or None)
 
-    def load(self, policy: str, sides: given.Sides, baseline: str | None, sarif: Path | None) -> Inputs:
+    def load(
+        self, policy: str, sides: given.Sides, baseline: str | None, sarif: Path | None, training_data: Sequence[Path] = ()
+    ) -> Inputs:
         """Resolve every argument, and time it. A released baseline whose files have changed since is refused."""
         with self.watch.stage("ingest"):
-            inputs = given.load_inputs(policy, sides, sarif)
+            inputs = given.load_inputs(policy, sides, sarif, training_data)
         if baseline == LAST_RELEASED and inputs.baseline is not None:
             _refuse_changed(self._released().candidate, inputs.baseline)
         return inputs

@@ -117,12 +117,12 @@ def check(
     against = track.against(baseline, baseline_base, baseline_model)
     sides = given.Sides(candidate, base, against.source, against.base, model, against.model, engine)
     options = EngineOptions(device, dtype, batch_size, in_flight, memory_share, workers, gpus_per_worker, worker_engine)
-    part = given.shard_of(shard)
+    if (part := given.shard_of(shard)) is not None:
+        tracking.refuse_for_shard(history, pushgateway)
     inputs = track.load(policy, sides, baseline, sarif, training_data or ())
     opening = given.opener(engine, options, [side for side in (inputs.candidate, inputs.baseline) if side])
     mode = LogMode.QUIET if quiet else log
     if part is not None:
-        tracking.refuse_for_shard(history, pushgateway)
         with opening as opener:
             raise typer.Exit(shard_commands.run(inputs, out, opener, part, batch_size, mode, allowance))
     folder = out if out is not None else pipeline.default_folder(inputs)

@@ -100,6 +100,7 @@ bench: $(STAMP)
 	$(BIN)/python -m bench.gate_overhead
 	$(BIN)/python -m bench.gate_memory
 	$(BIN)/python -m bench.judge_accuracy
+	$(BIN)/python -m bench.finetune_speed
 	$(MAKE) bench-guard
 
 # garak pins other versions than both: it is measured where an environment with it is named.

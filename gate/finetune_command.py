@@ -67,13 +67,15 @@ class _Rich:
         times = (TimeElapsedColumn(), TimeRemainingColumn())
         self._bar = Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times, console=live.console)
         self._line = self._bar.add_task("reading", total=None)
+        self._shown = Table()
 
     def __call__(self, progress: Progress) -> None:
-        total = progress.steps or None
-        description = progress.note or progress.phase
-        self._bar.update(self._line, description=description, total=total, completed=progress.step)
-        parts = [self._bar, _losses(progress)] if progress.losses or progress.held_out else [self._bar]
-        self._live.update(Group(*parts))
+        self._bar.update(self._line, description=progress.note or progress.phase)
+        if progress.steps:  # what is said before and after the training leaves the bar where it is
+            self._bar.update(self._line, total=progress.steps, completed=progress.step)
+        if progress.losses or progress.held_out:
+            self._shown = _losses(progress)
+        self._live.update(Group(self._bar, self._shown) if self._shown.rows else self._bar)
 
 
 def _losses(progress: Progress) -> Table:

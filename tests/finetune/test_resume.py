@@ -39,7 +39,7 @@ def recipe_in(folder: Path, **changes: object) -> Recipe:
         "log_every": 5,
         "safety": safety,
         "balance": "coba",
-        "coba": {"warm_up": 2, "window": 4, "rows_per_cell": 1},
+        "coba": {"warm_up": 2, "window": 4, "rows_per_cell": 1, "every": 3},
         "eval": {"share": 0.1, "every": 3},
     }
     return small(folder, **{**told, **changes})

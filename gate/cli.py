@@ -7,7 +7,6 @@ resumes · 130 interrupted. Everything but 0 holds the release.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import traceback
 from enum import StrEnum
@@ -29,7 +28,7 @@ from gate import (
     tracking,
 )
 from gate import check_options as given
-from gate.console import LogMode
+from gate.console import LogMode, show
 from gate.errors import ExitCode, GateError, InfrastructureError, UsageError
 from gate.extras import missing_extra
 from gate.records import Decision
@@ -203,7 +202,7 @@ def conformance(
     from gate.conformance import render, run_all
 
     results = run_all()
-    _show(render(results, format_))
+    show(render(results, format_))
     raise typer.Exit(ExitCode.PASS if all(r.right for r in results) else ExitCode.INTERNAL)
 
 
@@ -221,13 +220,13 @@ def policy_schema() -> None:
     """Print the JSON Schema of policy files."""
     from gate.policy import policy_schema as schema
 
-    _show(json.dumps(schema(), indent=2))
+    show(json.dumps(schema(), indent=2))
 
 
 def _finish(verdict: Verdict, folder: Path, format_: Format, *, quiet: bool = False, say_folder: bool = True) -> None:
     """Print the report and exit with the verdict's code."""
     if quiet:
-        _show(f"{verdict.decision.upper()}: {verdict.reason}")
+        show(f"{verdict.decision.upper()}: {verdict.reason}")
     else:
         _print_report(folder, format_, say_folder=say_folder)
     raise typer.Exit(EXIT_OF[verdict.decision])
@@ -237,17 +236,9 @@ def _print_report(folder: Path, format_: Format, *, say_folder: bool = True) -> 
     from gate.report import FORMATS
 
     if format_ is not Format.NONE:
-        _show((folder / FORMATS[format_.value].file).read_text(encoding="utf-8"))
+        show((folder / FORMATS[format_.value].file).read_text(encoding="utf-8"))
     if say_folder:
         print(f"run folder: {folder}", file=sys.stderr)
-
-
-def _show(text: str) -> None:
-    """Print on standard output; a reader that has gone (`| head`) changes no exit code."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit
 
 
 def main() -> None:

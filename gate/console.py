@@ -1,11 +1,15 @@
 """Progress on standard error: batches go in as `Progress`, lines or a live table come out. Nothing here decides anything.
 
+`show` is how any command prints on standard output what may be long.
+
 `rich` is a live table for a terminal, `plain` a line now and then, `json` one JSON object a line, `quiet` nothing.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -152,3 +156,11 @@ def _json_line(progress: Progress, rate: float, policy: Policy) -> str:
             "cells": cells,
         }
     )
+
+
+def show(text: str) -> None:
+    """Print on standard output; a reader that has gone (`| head`) changes no exit code."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit

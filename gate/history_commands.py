@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import signal
 import sys
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gate import tracking
+from gate.console import show
 from gate.errors import ExitCode, UsageError
 from gate.records import Measure
 
@@ -58,14 +60,11 @@ def list_(
     with closing(_open(history, create=False)) as opened:
         runs = opened.runs(model, limit)
     if json:
-        for past in runs:
-            print(past.model_dump_json())
-        return
-    if not runs:
-        print(f"{opened.shown}: no run" + (f" of {model}" if model else ""))
-        return
-    _show_runs(runs)
-    _show_trends(runs)
+        show("\n".join(past.model_dump_json() for past in runs))
+    elif not runs:
+        show(f"{opened.shown}: no run" + (f" of {_plain(model)}" if model else ""))
+    else:
+        show(_runs_table(runs) + "\n" + _trends_table(runs))
 
 
 @app.command("import")
@@ -166,7 +165,7 @@ def _open(option: str | None, *, create: bool = True) -> History:
     return open_history(location, create=create)
 
 
-def _show_runs(runs: Sequence[Past]) -> None:
+def _runs_table(runs: Sequence[Past]) -> str:
     rows = []
     for past in runs:
         standing = past.standing
@@ -182,10 +181,10 @@ def _show_runs(runs: Sequence[Past]) -> None:
                 past.id[:12],
             )
         )
-    _print(("ended (UTC)", "model", "verdict", "", "nearest to its limit", "policy", "candidate", "id"), rows)
+    return _table(("ended (UTC)", "model", "verdict", "", "nearest to its limit", "policy", "candidate", "id"), rows)
 
 
-def _show_trends(runs: Sequence[Past]) -> None:
+def _trends_table(runs: Sequence[Past]) -> str:
     """One row a model and task: the worst gated rate of each run, oldest first, on the newest run's suite and measure."""
     rows, left_out = [], 0
     for model in dict.fromkeys(past.standing.model for past in runs):
@@ -198,9 +197,8 @@ def _show_trends(runs: Sequence[Past]) -> None:
             if last is not None:
                 trend = sparkline([None if cell is None else cell.rate for cell in cells], last.threshold)
                 rows.append((_plain(model), task.replace("_", " "), trend, _figures(last)))
-    _print(("model", "task", "trend", "last rate [bounds] limit"), rows)
-    if left_out:
-        print(f"{left_out} earlier run(s) were on another suite and are in no trend.")
+    text = _table(("model", "task", "trend", "last rate [bounds] limit"), rows)
+    return text + (f"{left_out} earlier run(s) were on another suite and are in no trend.\n" if left_out else "")
 
 
 def gated_attacks(standing: Standing) -> list[CellFigures]:
@@ -247,12 +245,12 @@ def _plain(text: str) -> str:
     return terminal_text(text)
 
 
-def _print(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False, markup=False, width=WIDTH)  # a row is a line, which a narrow terminal folds
-    console.print(table)
-    console.print()
+    text = io.StringIO()
+    Console(file=text, highlight=False, markup=False, width=WIDTH).print(table)  # a row is a line, which a narrow terminal folds
+    return text.getvalue()

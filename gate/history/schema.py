@@ -44,8 +44,8 @@ class RunRow(Base):
     folder: Mapped[str] = mapped_column(Text)
     """Where the run folder lay when it was recorded."""
     candidate_source: Mapped[str] = mapped_column(Text)
-    candidate_json: Mapped[str] = mapped_column(Text)
-    verdict_json: Mapped[str] = mapped_column(Text)
+    candidate_json: Mapped[str] = mapped_column(Text, deferred=True)
+    verdict_json: Mapped[str] = mapped_column(Text, deferred=True)
     """The bytes of verdict.json."""
     verdict_sha256: Mapped[str] = mapped_column(String(64))
     recorded_at: Mapped[float] = mapped_column(Double)

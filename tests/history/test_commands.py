@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from gate.conformance.scene import Model, Scene, safe, small_suite, unsafe
 from gate.errors import GateError, UsageError
 from gate.history_commands import sparkline, worst_of
 from gate.standing import checked_name, model_name
+from tests.conftest import ROOT
 from tests.folders import finished_run
 
 
@@ -42,12 +46,12 @@ def history(*arguments: str | Path, code: int = 0) -> str:
     return result.output
 
 
-def test_imported_runs_are_shown_newest_first(place: Path, runs: tuple[Path, Path]) -> None:
+def test_imported_runs_are_shown(place: Path, runs: tuple[Path, Path]) -> None:
     """The table has a row a run with verdict, worst cell and id, and a trend of each task."""
     said = history("import", *runs, "--name", "chat", "--history", place)
     assert said.count(": recorded") == 2
     table = history("--history", place)
-    assert table.index("PASS") != table.index("BLOCK")
+    assert all(f"  {verdict} " in table for verdict in ("PASS", "BLOCK"))
     assert "text_generation native 1.000" in table
     trend = next(line for line in table.splitlines() if line.startswith("chat   text generation") and "▁" in line)
     assert "█" in trend
@@ -159,3 +163,15 @@ def test_a_name_that_cannot_be_shown_is_refused(name: str) -> None:
     """Nothing a terminal or a label would choke on becomes a model's name."""
     with pytest.raises(UsageError, match="no name for a model"):
         checked_name(name)
+
+
+def test_a_reader_that_has_gone_is_no_failure(place: Path, runs: tuple[Path, Path]) -> None:
+    """`gate history | head` ends with code 0 and without a complaint, closed pipe or not."""
+    history("import", *runs, "--history", place)
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "gate.cli", "history", "--history", str(place)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, stdout=write, stderr=subprocess.PIPE, timeout=120, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")

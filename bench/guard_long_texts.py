@@ -35,6 +35,7 @@ from guard_server.training.material.documents import filler
 from guard_server.training.rows import Row as Labelled
 from guard_server.training.rows import read_file
 from guard_server.training.sources import SOURCES
+from guard_server.views import views
 
 KINDS: Final = ("prose", "code", "log")
 LENGTH: Final = 32_000
@@ -43,6 +44,8 @@ SETS: Final = ("advbench", "llm_safeguard", "multitaskbench")
 LONGEST: Final = 4_000
 """Characters of an attack; a longer one is no short text in a long one."""
 SEED: Final = 7
+NEAR: Final = 500
+"""Characters around an attack in which views of it are looked for; where one is found, they are looked for in all of the text."""
 Level = Literal["flag", "block"]
 LEVELS: Final[tuple[Level, ...]] = ("flag", "block")
 TARGETS: Final[dict[Level, float]] = {"flag": 0.05, "block": 0.01}
@@ -87,17 +90,30 @@ class Reader:
 
     def __init__(self, bundle: Bundle, policy: Policy) -> None:
         self.bundle, self.policy = bundle, policy
-        self.tokenizer, self.model = OnnxTokenizer(bundle), OnnxModel(bundle)
+        self.tokenizer, self._model = OnnxTokenizer(bundle), OnnxModel(bundle)
+        self._no_views = policy.model_copy(update={"views": ()})
+        self._known: dict[Encoded, Scores] = {}
 
-    def prepare(self, text: str, host: Prepared | None = None) -> Prepared:
-        """Segments and token ids; of a text that holds most of another one."""
-        tokenizer = Remembering(self.tokenizer, host) if host else self.tokenizer
-        return prepare(text, None, self.policy, self.bundle.spec, tokenizer)
+    def read(self, text: str, host: Prepared | None = None, changed: tuple[int, int] = (0, 0)) -> Read:
+        """All segments scored; one thread. `host`: a text of the same length that differs in the span `changed` alone."""
+        if host is None:
+            prepared = prepare(text, None, self.policy, self.bundle.spec, self.tokenizer)
+        else:
+            policy = self._no_views if self._has_none(text, host, changed) else self.policy
+            prepared = prepare(text, None, policy, self.bundle.spec, Remembering(self.tokenizer, host))
+        return Read(text, prepared, tuple(map(self._score, prepared.encoded)))
 
-    def read(self, text: str) -> Read:
-        """All segments scored; one thread."""
-        prepared = self.prepare(text)
-        return Read(text, prepared, tuple(self.model.score_one(encoded) for encoded in prepared.encoded))
+    def _has_none(self, text: str, host: Prepared, changed: tuple[int, int]) -> bool:
+        """Whether there is no view to look for: none in the host, and none around what was put in (decoders look no further)."""
+        near = text[max(0, changed[0] - NEAR) : changed[1] + NEAR]
+        found = views(near, self.policy.view_settings())
+        return not (host.views or host.skipped or found.found or found.skipped)
+
+    def _score(self, encoded: Encoded) -> Scores:
+        """The same tokens have the same scores wherever they stand: they are scored once."""
+        if encoded not in self._known:
+            self._known[encoded] = self._model.score_one(encoded)
+        return self._known[encoded]
 
     def judge(self, read: Read, task: Task | None) -> Screened:
         """The server's decision."""
@@ -119,14 +135,11 @@ def hidden_text(host: str, attack: str, start: int) -> tuple[str, int]:
 
 
 def place(reader: Reader, placement: Placement) -> tuple[Read, frozenset[int]]:
-    """The whole text, read; and which segments touch the attack. Only these are scored."""
+    """The whole text, read; and which segments touch the attack."""
     text, end = hidden_text(placement.host.text, placement.attack.text, placement.start)
-    host = placement.host
-    prepared = reader.prepare(text, host.prepared)
-    known: dict[Encoded, Scores] = dict(zip(host.prepared.encoded, host.scores, strict=True))
-    scores = tuple(known.get(encoded) or reader.model.score_one(encoded) for encoded in prepared.encoded)
-    touched = frozenset(at for at, segment in enumerate(prepared.segments) if _touches(segment, placement.start, end))
-    return Read(text, prepared, scores), touched
+    read = reader.read(text, placement.host.prepared, (placement.start, end))
+    segments = read.prepared.segments
+    return read, frozenset(at for at, segment in enumerate(segments) if _touches(segment, placement.start, end))
 
 
 def _touches(segment: Segment, start: int, end: int) -> bool:
@@ -135,10 +148,13 @@ def _touches(segment: Segment, start: int, end: int) -> bool:
 
 
 def found(screened: Screened, touched: frozenset[int] | None, level: Level) -> bool:
-    """Whether a segment (that touches the attack, where given) reaches the threshold in force."""
-    at = screened.thresholds.get(level)
-    risks = [risk for i, (_, risk) in enumerate(screened.scored) if touched is None or i in touched]
-    return at is not None and max(risks) >= at
+    """Whether a segment (that touches the attack, where given) reaches the threshold in force for it."""
+    windows, sentences = (at.flag if level == "flag" else at.block for at in screened.limits)
+    for i, (segment, risk) in enumerate(screened.scored):
+        at = sentences if segment.sentence else windows
+        if at is not None and risk >= at and (touched is None or i in touched):
+            return True
+    return False
 
 
 @dataclass

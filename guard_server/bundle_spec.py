@@ -84,6 +84,8 @@ class Threshold(_Record):
     """Increasing, first 1."""
     at: tuple[FiniteFloat, ...]
     """The threshold for each of `segments`; in between, the next larger one holds; beyond the last, the last."""
+    sentences: tuple[FiniteFloat, ...] = ()
+    """The same for the sentences and lines that a long text is read by besides its windows; empty: the windows' hold."""
     benign: int = Field(ge=0)
     """How many harmless texts it was set on."""
 
@@ -91,6 +93,7 @@ class Threshold(_Record):
     def _aligned(self) -> Self:
         if (
             len(self.at) != len(self.segments)
+            or len(self.sentences) not in {0, len(self.segments)}
             or self.segments[0] != 1
             or any(b <= a for a, b in zip(self.segments, self.segments[1:], strict=False))
         ):
@@ -98,9 +101,10 @@ class Threshold(_Record):
             raise ValueError(msg)
         return self
 
-    def for_segments(self, count: int) -> float:
-        """The threshold for a text of which `count` segments were scored; `count` at least 1."""
-        return self.at[min(bisect_left(self.segments, count), len(self.at) - 1)]
+    def for_segments(self, count: int, *, sentence: bool = False) -> float:
+        """The threshold for a window, or a sentence, of a text of which `count` segments were scored; `count` at least 1."""
+        at = self.sentences if sentence and self.sentences else self.at
+        return at[min(bisect_left(self.segments, count), len(at) - 1)]
 
 
 class SelfTest(_Record):

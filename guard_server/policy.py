@@ -11,6 +11,7 @@ import re
 import reprlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, get_args
 
@@ -247,8 +248,13 @@ class Thresholds:
         return Decision.FLAG if self.flag is not None and score >= self.flag else Decision.ALLOW
 
 
-def thresholds(policy: Policy, spec: BundleSpec, direction: Direction, task: Task, segments: int) -> Thresholds:
-    """A policy's thresholds for a text of which `segments` (at least 1) are scored; `PolicyError` where the bundle has none."""
+def thresholds(
+    policy: Policy, spec: BundleSpec, direction: Direction, task: Task, segments: int, *, sentence: bool = False
+) -> Thresholds:
+    """A policy's thresholds for the windows, or the sentences, of a text of which `segments` (at least 1) are scored.
+
+    Raises `PolicyError` where the bundle has none.
+    """
 
     def score(limit: Limit | None) -> float | None:
         if limit is None or limit.target_fpr is None:
@@ -256,7 +262,7 @@ def thresholds(policy: Policy, spec: BundleSpec, direction: Direction, task: Tas
         known = spec.threshold(direction, task, limit.target_fpr)
         if known is None:
             raise PolicyError(_no_threshold(spec, direction, task, limit.target_fpr))
-        return known.for_segments(segments)
+        return known.for_segments(segments, sentence=sentence)
 
     flag, block = policy.limits(direction, task)
     return Thresholds(score(flag), score(block))
@@ -267,9 +273,9 @@ def check_against(policies: Policies, spec: BundleSpec) -> None:
     for name, policy in policies.policies.items():
         for direction, task in ((d, t) for d in Direction for t in TASKS):
             counts = {1, *(n for t in spec.thresholds if (t.direction, t.task) == (direction, task) for n in t.segments)}
-            for count in sorted(counts):
+            for count, sentence in product(sorted(counts), (False, True)):
                 try:
-                    at = thresholds(policy, spec, direction, task, count)
+                    at = thresholds(policy, spec, direction, task, count, sentence=sentence)
                 except PolicyError as error:
                     raise PolicyError(f"policy {name}: {error.message}") from error
                 if at.flag is not None and at.block is not None and at.block < at.flag:

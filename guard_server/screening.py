@@ -97,9 +97,11 @@ class Screened:
     likely_tasks: tuple[Task, ...]
     """Whose rules were asked, the most probable first; more than one: the task is ambiguous and the strictest decided."""
     score: float
-    """Of the worst segment: calibrated probability of harm."""
+    """Of the worst segment, the one that decides: calibrated probability of harm. Where nothing is reached, the highest."""
     thresholds: dict[str, float]
-    """`flag` and `block` in force for the task and this number of segments; one that can't happen is left out."""
+    """`flag` and `block` in force for the worst segment; one that can't happen is left out."""
+    limits: tuple[Thresholds, Thresholds]
+    """Those of the text's windows and those of its sentences and lines."""
     categories: dict[Category, float]
     """Probability of each kind of harm: the worst over segments of harm x kind given harm; none is over `score`."""
     refusal: float | None
@@ -240,11 +242,16 @@ def judge(
     probabilities = task_probabilities(*zip(*whole, strict=True))
     asked = (task,) if task is not None else likely_tasks(probabilities)
     counted = segments + already
-    cases = [(t, thresholds(policy, spec, direction, t, counted), max(s.risk(direction, t) for s in scores)) for t in asked]
-    # The first of equals: the most probable task.
-    decided, at, score = max(cases, key=lambda case: _SEVERITY.index(case[1].decide(case[2])))
+    limits = {(t, r): thresholds(policy, spec, direction, t, counted, sentence=r) for t in asked for r in (False, True)}
+    # The first of equals: the most probable task; of its segments the highest of those that are worst off.
+    cases = [
+        _worst(prepared.segments, [s.risk(direction, t) for s in scores], (limits[t, False], limits[t, True])) for t in asked
+    ]
+    which = max(range(len(asked)), key=lambda i: cases[i][0])
+    decided, (severity, score, at) = asked[which], cases[which]
     risks = [s.risk(direction, decided) for s in scores]
-    decision = at.decide(score)
+    worst = prepared.segments[at]
+    decision = _SEVERITY[severity]
     if prepared.skipped:
         decision = max(decision, policy.on_unread, key=_SEVERITY.index)
     return Screened(
@@ -253,10 +260,11 @@ def judge(
         task_probabilities=probabilities,
         likely_tasks=asked,
         score=score,
-        thresholds=_named(at),
-        categories={c: max(r * s.category[c] for r, s in zip(risks, scores, strict=True)) for c in CATEGORIES},
+        thresholds=_named(limits[decided, worst.sentence]),
+        limits=(limits[decided, False], limits[decided, True]),
+        categories={c: min(score, max(r * s.category[c] for r, s in zip(risks, scores, strict=True))) for c in CATEGORIES},
         refusal=scores[0].refusal if direction is Direction.RESPONSE else None,
-        worst=prepared.segments[risks.index(score)],
+        worst=worst,
         windows=prepared.windows,
         segments=segments,
         views=prepared.views,
@@ -267,6 +275,13 @@ def judge(
         bundle=bundle,
         characters_read=prepared.characters_read,
     )
+
+
+def _worst(segments: Sequence[Segment], risks: Sequence[float], limits: tuple[Thresholds, Thresholds]) -> tuple[int, float, int]:
+    """Severity, score and place of the segment that decides; `limits`: of windows, of sentences."""
+    judged = [(_SEVERITY.index(limits[s.sentence].decide(risk)), risk) for s, risk in zip(segments, risks, strict=True)]
+    worst = max(judged)
+    return *worst, judged.index(worst)
 
 
 def task_probabilities(segments: Sequence[Segment], scores: Sequence[Scores]) -> dict[Task, float]:

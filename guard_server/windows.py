@@ -6,11 +6,13 @@ lies whole in some window**. A cut may fall inside a word or between a letter an
 lie whole in the neighbouring window, so no cut is moved.
 
 A short request in a window of other text is diluted: its score sinks with what stands around it. So a text of several windows is
-read a second time by its sentences and lines, where `Window.sentence` says so. Pure.
+read a second time by its sentences and by its lines, where `Window.sentence` says so: a request that has sentences or a line to
+itself is then read as it would be read alone, wherever it stands. Pure.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -19,8 +21,13 @@ from guard_server.records import Encoded, Segment
 
 _BREAK: Final = re.compile(r"(?<=[.!?;])\s+|(?<=[。！？；])|[\n\r\u2028\u2029]+")
 """Where a sentence or line ends. Each alternative is linear in the text."""
+_LINE: Final = re.compile(r"[\n\r\u2028\u2029]+")
 SHORTEST: Final = 48
-"""Characters: a shorter sentence or line is read together with the next one."""
+"""Characters: a shorter sentence or line is read together with the next ones, unless it has `WORDS` words."""
+_WORD: Final = re.compile(r"(?<!\S)[\"'(¿¡]{0,3}[^\W\d_]+[\"').,:;!?…]{0,3}(?!\S)")
+"""Letters between white space, with the marks of a sentence and no others: what code, logs and tables have few of."""
+WORDS: Final = 4
+"""So many words can ask for something: they are read by themselves however short they are."""
 
 
 def windows(text: str, window: Window, view: str = "original", *, part: bool = False) -> list[Segment]:
@@ -34,8 +41,10 @@ def windows(text: str, window: Window, view: str = "original", *, part: bool = F
     whole = [segment for segment in _cut(text, window, view) if segment.text.strip()]
     if not window.sentence or (len(whole) == 1 and not part):
         return whole
-    # In reading order, so that any run of segments is what a text so long has.
-    return sorted([*whole, *_sentences(text, window.sentence, view)], key=lambda segment: segment.start)
+    # A long line at the beginning has the text's own windows. In reading order, so that any run is what a text so long has.
+    read = {(segment.start, segment.end) for segment in whole}
+    parts = (part for part in _parts(text, window, view) if (part.start, part.end) not in read)
+    return sorted([*whole, *parts], key=lambda segment: segment.start)
 
 
 def _cut(text: str, window: Window, view: str) -> list[Segment]:
@@ -47,16 +56,46 @@ def _cut(text: str, window: Window, view: str) -> list[Segment]:
     ]
 
 
-def _sentences(text: str, most: int, view: str) -> Iterator[Segment]:
-    """Sentences and lines, blank ones left out; one longer than `most` characters in windows of `most` that overlap by half."""
-    start = 0
-    for end in (*(found.end() for found in _BREAK.finditer(text)), len(text)):
-        if end - start < SHORTEST and end < len(text):
-            continue
-        for part in _cut(text[start:end], Window(characters=most, overlap=most // 2), view):
+def _parts(text: str, window: Window, view: str) -> Iterator[Segment]:
+    """Sentences of at most `window.sentence` characters, and whole the lines that hold more than one; blank ones left out."""
+    sentences = list(_sentences(text))
+    yield from _pieces(text, sentences, Window(characters=window.sentence, overlap=window.sentence // 2), view)
+    starts = [start for start, _ in sentences]
+    for start, end in _spans(text, _LINE):
+        if end - start > window.sentence or bisect_left(starts, end) > bisect_right(starts, start):
+            yield from _pieces(text, [(start, end)], window, view)
+
+
+def _pieces(text: str, spans: Iterable[tuple[int, int]], size: Window, view: str) -> Iterator[Segment]:
+    for start, end in spans:
+        for part in _cut(text[start:end], size, view):
             if part.text.strip():
                 yield Segment(part.text, view, start + part.start, start + part.end, sentence=True)
+
+
+def _spans(text: str, breaks: re.Pattern[str]) -> Iterator[tuple[int, int]]:
+    """The spans between breaks, each with the break that ends it."""
+    start = 0
+    for end in (*(found.end() for found in breaks.finditer(text)), len(text)):
+        if end > start:
+            yield start, end
         start = end
+
+
+def _sentences(text: str) -> Iterator[tuple[int, int]]:
+    """Sentences and lines, short ones in runs; what may ask for something never in a run with others."""
+    begun = None
+    for start, end in _spans(text, _BREAK):
+        asks = len(_WORD.findall(text, start, end)) >= WORDS
+        if asks and begun is not None:
+            yield begun, start
+            begun = None
+        begun = start if begun is None else begun
+        if asks or end - begun >= SHORTEST:
+            yield begun, end
+            begun = None
+    if begun is not None:
+        yield begun, len(text)
 
 
 def fit(segment: Segment, overlap: int, encode: Callable[[str], Encoded], max_tokens: int) -> Iterator[tuple[Segment, Encoded]]:

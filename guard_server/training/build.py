@@ -8,7 +8,7 @@ the latencies, which never repeat, lie beside the folder (`<name>.latency.json`)
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -21,24 +21,25 @@ from rich.console import Console
 
 from guard_server.bundle import CARD, MODEL, SPEC, TOKENIZER, load_bundle
 from guard_server.bundle_spec import BundleSpec, Calibration, Scale, SelfTest, Threshold
-from guard_server.labels import CATEGORIES, TASKS, Direction, Task
+from guard_server.labels import CATEGORIES, TASKS, Direction
 from guard_server.training.calibrate import calibrate, probabilities
-from guard_server.training.card import Card, DataSet, LongRate, render
+from guard_server.training.card import Card, DataSet, render
 from guard_server.training.evaluate import judge_all, labelled
 from guard_server.training.export import run_export
-from guard_server.training.figures import TARGETS, Evaluation, Judged, rate, summarise
+from guard_server.training.figures import TARGETS, Evaluation, Judged, summarise
 from guard_server.training.latency import Latency, measure
-from guard_server.training.long_texts import PER_KIND, WINDOWS, answer_documents, list_documents, prompt_documents
+from guard_server.training.long_rates import long_unseen, read_documents
+from guard_server.training.long_texts import PER_KIND, WINDOWS
 from guard_server.training.material import generate
 from guard_server.training.quantise import COMPUTED_IN_FP32, LARGEST, Kind, choose
 from guard_server.training.recipe import Recipe, Texts
 from guard_server.training.rows import Row
-from guard_server.training.scored import REFUSAL, Logits, Scored, Text, texts_of
+from guard_server.training.scored import REFUSAL, Scored, Text, texts_of
 from guard_server.training.scoring import Scorer
 from guard_server.training.self_tests import self_tests
 from guard_server.training.sign import read_key, sign_manifest, write_manifest
 from guard_server.training.sources import Sources, clean, read_sources
-from guard_server.training.thresholds import Shipped, block_maxima, left_out_rates, scale_of, set_thresholds
+from guard_server.training.thresholds import Shipped, left_out_rates, scale_of, set_thresholds
 
 NAME: Final = "taskgate-guard"
 ENCODER: Final = "sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0)"
@@ -50,8 +51,6 @@ LONGEST_SAMPLED: Final = 1_500
 """Characters of a text that is sampled to compare files: longer ones cost much and tell little more."""
 SHIFT_TEXTS: Final = 40
 """Harmless texts per set on which the file's shift is measured."""
-UNSEEN_LISTS, UNSEEN_WINDOWS, UNSEEN_SEGMENTS = 3, 64, (2, 8, 32, 64, 256)
-"""Long texts per never-trained set, and the lengths at which they are looked at."""
 CARDS_ROOM: Final = 1_000_000
 """Bytes kept for what is written after the model."""
 TRAINING_CARD: Final = "training_card.json"
@@ -108,27 +107,16 @@ def run_bundle(
     `ParityError`, `ValueError`.
     """
     say = (console or Console(stderr=True)).print
-    if out.exists() and not force:
-        msg = f"{out} is there already; --force replaces it"
-        raise FileExistsError(msg)
-    if key is not None:
-        read_key(key)  # A wrong key is noticed before minutes of work.
+    check_out(out, key, force=force)
     given = _read(model, oof, data, workers, (documents, longest))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         folder = Path(scratch) / "bundle"
         folder.mkdir()
         spec, kind = _fill(folder, Path(scratch), given, _draft(name, version, encoder, given.training), largest, say)
-        digest = write_manifest(folder, FILES)
-        if key is not None:
-            sign_manifest(folder, key)
-        size = sum(path.stat().st_size for path in folder.iterdir())
-        if size > largest:
-            msg = f"the bundle has {size / 1e6:.1f} MB, allowed are {largest / 1e6:.1f}"
-            raise ValueError(msg)
-        load_bundle(folder, public_key=None, require_signed=False)
+        digest, size = sealed(folder, key, largest)
         latency = measure(Scorer(folder, spec))
-        _put(folder, out)
+        put(folder, out)
     latency_file = out.with_name(f"{out.name}.latency.json")
     latency_file.write_text(latency.model_dump_json(indent=1) + "\n", encoding="utf-8")
     say(f"{out}: {kind}, {size / 1e6:.1f} MB, digest {digest}; latencies in {latency_file.name}")
@@ -185,7 +173,7 @@ def _fill(folder: Path, scratch: Path, given: _Input, draft: BundleSpec, largest
     thresholds, bases = set_thresholds(
         given.out_of_fold,
         calibration,
-        _documents(given, scorer),
+        read_documents(scorer, given.seed, per_kind=given.per_kind, windows=given.longest),
         _shipped(given, scorer, Scorer(full, draft, workers=given.workers)),
         longest=draft.window.characters,
     )
@@ -211,8 +199,8 @@ def _fill(folder: Path, scratch: Path, given: _Input, draft: BundleSpec, largest
         left_out=_left_out(given.out_of_fold, spec, own=False),
         own=_left_out(given.out_of_fold, spec, own=True),
         left_out_rates=left_out_rates(given.out_of_fold, calibration),
-        never_trained=_never_trained(folder, given, spec),
-        long_unseen=tuple(_long_unseen(given, scorer, spec)),
+        never_trained=never_trained(folder, given.sources.unseen, spec, workers=given.workers),
+        long_unseen=tuple(long_unseen(given.sources.unseen, scorer, spec, given.seed)),
     )
     (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
     (folder / CARD_TEXT).write_text(render(card, thresholds), encoding="utf-8")
@@ -272,42 +260,6 @@ def _shipped(given: _Input, file: Scorer, full: Scorer) -> Shipped:
     return Shipped(full.score(texts), file.score(texts))
 
 
-def _documents(given: _Input, scorer: Scorer) -> dict[Direction, dict[str, Sequence[Logits]]]:
-    """Logits of harmless long documents' windows by the file that ships."""
-    made = {
-        Direction.PROMPT: prompt_documents(scorer.spec.window, given.seed, per_kind=given.per_kind, windows=given.longest),
-        Direction.RESPONSE: answer_documents(
-            scorer.spec.window, given.seed, per_kind=max(1, given.per_kind // 2), windows=given.longest
-        ),
-    }
-    return {direction: {kind: scorer.documents(texts) for kind, texts in kinds.items()} for direction, kinds in made.items()}
-
-
-def _harmless_prompts(texts: Iterable[Text]) -> dict[str, list[str]]:
-    """Harmless foreign prompts by set."""
-    found: dict[str, list[str]] = {}
-    for text in texts:
-        if text.direction is Direction.PROMPT and text.harmful is False and not text.own:
-            found.setdefault(text.dataset, []).append(text.text)
-    return found
-
-
-def _long_unseen(given: _Input, scorer: Scorer, spec: BundleSpec) -> Iterator[LongRate]:
-    """How many long texts of never-trained harmless prompts reach the thresholds, the task taken to be text generation."""
-    prompts = _harmless_prompts(texts_of(given.sources.unseen))
-    texts = list_documents(prompts, spec.window, given.seed, count=UNSEEN_LISTS * len(prompts), windows=UNSEEN_WINDOWS)
-    task = Task.TEXT_GENERATION
-    scale = scale_of(spec.calibration, Direction.PROMPT, task)
-    read = [probabilities(found.risk(Direction.PROMPT, task), scale) for found in scorer.documents(texts)]
-    for target in TARGETS:
-        threshold = spec.threshold(Direction.PROMPT, task, target)
-        for count in UNSEEN_SEGMENTS if texts and threshold else ():
-            assert threshold is not None
-            maxima = block_maxima(read, count)
-            reached = rate(int((maxima >= threshold.for_segments(count)).sum()), len(maxima))
-            yield LongRate(segments=count, target=target, reached=reached)
-
-
 def _left_out(scored: Scored, spec: BundleSpec, *, own: bool) -> Evaluation | None:
     """The fold models on foreign sets, or on our own families; None where there are none."""
     judged = [one for one in _judged(scored, spec) if one.text.own is own]
@@ -337,13 +289,13 @@ def _judged(scored: Scored, spec: BundleSpec) -> Iterable[Judged]:
         )
 
 
-def _never_trained(folder: Path, given: _Input, spec: BundleSpec) -> Evaluation | None:
+def never_trained(folder: Path, unseen: Iterable[Row], spec: BundleSpec, *, workers: int) -> Evaluation | None:
     """The finished file on the sets that never train, through the server's code; None where there are none."""
-    texts = labelled(iter(given.sources.unseen))
+    texts = labelled(iter(unseen))
     if not texts:
         return None
     bundle = Scorer.bundle_of(folder, spec)
-    return summarise(list(judge_all(bundle, texts, workers=given.workers)), bundle=f"{spec.name} {spec.version}", digest="")
+    return summarise(list(judge_all(bundle, texts, workers=workers)), bundle=f"{spec.name} {spec.version}", digest="")
 
 
 def _data_sets(given: _Input) -> tuple[DataSet, ...]:
@@ -365,7 +317,32 @@ def _data_sets(given: _Input) -> tuple[DataSet, ...]:
     )
 
 
-def _put(folder: Path, out: Path) -> None:
+def check_out(out: Path, key: Path | None, *, force: bool) -> None:
+    """What would stop a build at its end is noticed before minutes of work: `FileExistsError`, or what a wrong key raises."""
+    if out.exists() and not force:
+        msg = f"{out} is there already; --force replaces it"
+        raise FileExistsError(msg)
+    if key is not None:
+        read_key(key)
+
+
+def sealed(folder: Path, key: Path | None, largest: int = LARGEST) -> tuple[str, int]:
+    """Write the manifest of a finished folder, sign it where a key is given, and load it; its digest and its size in bytes.
+
+    Raises `ValueError` for one of more than `largest` bytes.
+    """
+    digest = write_manifest(folder, FILES)
+    if key is not None:
+        sign_manifest(folder, key)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    if size > largest:
+        msg = f"the bundle has {size / 1e6:.1f} MB, allowed are {largest / 1e6:.1f}"
+        raise ValueError(msg)
+    load_bundle(folder, public_key=None, require_signed=False)
+    return digest, size
+
+
+def put(folder: Path, out: Path) -> None:
     """Put the finished folder in the place of `out`; what stood there goes only when the new one is complete."""
     if out.exists():
         shutil.rmtree(out)

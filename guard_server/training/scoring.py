@@ -18,10 +18,13 @@ from guard_server.bundle_spec import BundleSpec
 from guard_server.classifier import Logits as OneLogits
 from guard_server.classifier import OnnxModel, OnnxTokenizer
 from guard_server.policy import Policy
+from guard_server.records import Encoded
 from guard_server.screening import prepare
 from guard_server.training.scored import Logits, Scored, Text
+from guard_server.training.thresholds import Reading
 
 _Item = TypeVar("_Item")
+_Found = TypeVar("_Found")
 AS_IT_STANDS: Final = Policy.model_validate(
     {"prompt": {"*": {"flag": "never", "block": "never"}}, "response": {"*": {"flag": "never", "block": "never"}}}
     | {"max_characters": sys.maxsize, "views": ()}
@@ -44,6 +47,7 @@ class Scorer:
         self.tokenizer = OnnxTokenizer(bundle)
         self.model = OnnxModel(bundle)
         self._workers = workers
+        self._known: dict[Encoded, OneLogits] = {}
 
     @staticmethod
     def bundle_of(folder: Path, spec: BundleSpec) -> Bundle:
@@ -52,9 +56,20 @@ class Scorer:
         return Bundle(VerifiedFiles(folder, "", files, signed=False, verified=False), spec, {})
 
     def windows(self, text: str, context: str | None = None) -> Logits:
-        """Logits of every window, in reading order."""
+        """Logits of every segment, in reading order."""
+        return self.read(text, context).logits
+
+    def read(self, text: str, context: str | None = None) -> Reading:
+        """Every segment, in reading order."""
         prepared = prepare(text, context, AS_IT_STANDS, self.spec, self.tokenizer)
-        return stacked([self.model.infer_one(encoded) for encoded in prepared.encoded])
+        logits = stacked([self._infer(encoded) for encoded in prepared.encoded])
+        return Reading(logits, np.array([segment.sentence for segment in prepared.segments], dtype=np.bool_))
+
+    def _infer(self, encoded: Encoded) -> OneLogits:
+        """Our long documents repeat their sentences: what has been read is not read again."""
+        if encoded not in self._known:
+            self._known[encoded] = self.model.infer_one(encoded)
+        return self._known[encoded]
 
     def score(self, texts: Sequence[Text], progress: Progress = _nothing) -> Scored:
         """Each text with the logits of its worst window, by the logit that decides for its direction and task."""
@@ -67,17 +82,17 @@ class Scorer:
 
         return Scored(tuple(texts), Logits.joined(self._map(worst, texts)))
 
-    def documents(self, texts: Sequence[tuple[str, str | None]], progress: Progress = _nothing) -> list[Logits]:
-        """Logits of every window of every (text, context)."""
+    def documents(self, texts: Sequence[tuple[str, str | None]], progress: Progress = _nothing) -> list[Reading]:
+        """Every (text, context), read."""
 
-        def read(one: tuple[str, str | None]) -> Logits:
-            found = self.windows(*one)
+        def read(one: tuple[str, str | None]) -> Reading:
+            found = self.read(*one)
             progress()
             return found
 
         return list(self._map(read, texts))
 
-    def _map(self, function: Callable[[_Item], Logits], items: Sequence[_Item]) -> Iterator[Logits]:
+    def _map(self, function: Callable[[_Item], _Found], items: Sequence[_Item]) -> Iterator[_Found]:
         with ThreadPoolExecutor(self._workers) as pool:
             try:
                 yield from pool.map(function, items)

@@ -73,8 +73,17 @@ def upper_quantile(scores: Floats, target: float, weights: Floats | None = None)
     return float(np.nextafter(ranked[first], _NEVER))
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A harmless document's segments in reading order."""
+
+    logits: Logits
+    sentences: Flags
+    """Which are sentences or lines, not windows."""
+
+
 def block_maxima(documents: Sequence[Floats], segments: int) -> Floats:
-    """The worst score of every block of `segments` consecutive windows: each is a document of that length. May be empty."""
+    """The worst score of every block of `segments` consecutive segments: each is a document of that length. May be empty."""
     maxima = [
         document[: len(document) // segments * segments].reshape(-1, segments).max(axis=1)
         for document in documents
@@ -86,7 +95,7 @@ def block_maxima(documents: Sequence[Floats], segments: int) -> Floats:
 def thresholds_by_segments(single: float, documents: Mapping[str, Sequence[Floats]], target: float) -> tuple[float, ...]:
     """One threshold for each of `SEGMENTS`, never falling: the greater of the single text's and the documents' of that length.
 
-    `documents`: window scores in reading order, by kind; kinds weigh the same.
+    `documents`: segments' scores in reading order, by kind; kinds weigh the same.
     """
     found = [single]
     for count in SEGMENTS[1:]:
@@ -120,14 +129,14 @@ class Shipped:
 def set_thresholds(
     out_of_fold: Scored,
     calibration: Calibration,
-    documents: Mapping[Direction, Mapping[str, Sequence[Logits]]],
+    documents: Mapping[Direction, Mapping[str, Sequence[Reading]]],
     shipped: Shipped | None = None,
     *,
     longest: int | None = None,
 ) -> tuple[tuple[Threshold, ...], tuple[Basis, ...]]:
     """Thresholds for both directions, all tasks and `TARGETS`, and what they stand on.
 
-    `documents`: by direction and kind, the logits of harmless documents' windows in reading order, by the file that ships.
+    `documents`: by direction and kind, harmless documents read by the file that ships.
     `shipped` adds how far the file's precision moves the quantile. `longest`: characters of one window; the thresholds of one
     segment are set on texts up to it, as longer ones are the worst of several. Raises `ValueError` where a direction has no
     harmless text.
@@ -140,16 +149,44 @@ def set_thresholds(
             about = out_of_fold.about_harm(direction, task)
             known = about.harmful().any() and not about.harmful().all()
             used, pooled = _basis(harmless, direction, task, ranked=not known or ranks(about, direction, task))
-            windows = {kind: _risks(read, calibration, direction, task) for kind, read in documents.get(direction, {}).items()}
+            read = documents.get(direction, {})
             for target in TARGETS:
                 single = _single(used, calibration, direction, task, target, shipped)
-                at = thresholds_by_segments(single, windows, target)
-                thresholds.append(
-                    Threshold(direction=direction, task=task, target_fpr=target, segments=SEGMENTS, at=at, benign=len(used.texts))
+                alone = Threshold(
+                    direction=direction, task=task, target_fpr=target, segments=(1,), at=(single,), benign=len(used.texts)
                 )
-            counts = {k: sum(len(block_maxima(read, k)) for read in windows.values()) for k in SEGMENTS[1:]}
-            bases.append(Basis(direction, task, len(used.texts), tuple(sorted(set(used.datasets()))), pooled, counts))
+                thresholds.append(for_long_texts(alone, calibration, read))
+            bases.append(Basis(direction, task, len(used.texts), tuple(sorted(set(used.datasets()))), pooled, lengths_of(read)))
     return tuple(thresholds), tuple(bases)
+
+
+def for_long_texts(alone: Threshold, calibration: Calibration, documents: Mapping[str, Sequence[Reading]]) -> Threshold:
+    """The threshold of one segment, and those of windows and of sentences for each of `SEGMENTS`.
+
+    Windows and sentences are let reach theirs at half the target each: a document is flagged by either, so at most at the target.
+    They are told apart because windows of harmless text, which say little, score higher than its sentences do: one threshold for
+    both would be the windows', and a request that has a line to itself would be held to it.
+    """
+
+    def at(*, sentences: bool) -> tuple[float, ...]:
+        read = {kind: [_risk_of(one, calibration, alone, sentences=sentences) for one in of] for kind, of in documents.items()}
+        return thresholds_by_segments(alone.at[0], read, alone.target_fpr / 2)
+
+    return alone.model_copy(
+        update={"segments": SEGMENTS, "at": at(sentences=False), "sentences": at(sentences=True) if documents else ()}
+    )
+
+
+def lengths_of(documents: Mapping[str, Sequence[Reading]]) -> dict[int, int]:
+    """How many harmless documents there are of each number of segments."""
+    return {k: sum(len(one.sentences) // k for of in documents.values() for one in of) for k in SEGMENTS[1:]}
+
+
+def _risk_of(one: Reading, calibration: Calibration, threshold: Threshold, *, sentences: bool) -> Floats:
+    """Probabilities of the segments of one reading; the others count nothing, but count as segments."""
+    scale = scale_of(calibration, threshold.direction, threshold.task)
+    found = probabilities(one.logits.risk(threshold.direction, threshold.task), scale)
+    return np.where(one.sentences == sentences, found, 0.0)
 
 
 def left_out_rates(out_of_fold: Scored, calibration: Calibration) -> tuple[LeftOut, ...]:
@@ -197,11 +234,6 @@ def _single(
 def scale_of(calibration: Calibration, direction: Direction, task: Task) -> Scale:
     """The scale of the logit that decides."""
     return calibration.harm[task] if direction is Direction.PROMPT else calibration.response_harm
-
-
-def _risks(documents: Sequence[Logits], calibration: Calibration, direction: Direction, task: Task) -> list[Floats]:
-    scale = scale_of(calibration, direction, task)
-    return [probabilities(document.risk(direction, task), scale) for document in documents]
 
 
 def _harmless(scored: Scored, direction: Direction, longest: int | None = None) -> Flags:

@@ -18,14 +18,24 @@ SEPARATOR = 0x10FFFF
 
 
 def spec(
-    *, characters: int = 60, overlap: int = 20, sentence: int = 0, max_tokens: int = 200, context_characters: int = 40
+    *,
+    characters: int = 60,
+    overlap: int = 20,
+    sentence: int = 0,
+    max_tokens: int = 200,
+    context_characters: int = 40,
+    of_sentences: tuple[float, ...] = (),
 ) -> BundleSpec:
-    """A bundle's numbers; thresholds .5 and .9 for one segment, .55 and .92 for more than four; code is stricter."""
+    """A bundle's numbers; thresholds .5 and .9 for one segment, .55 and .92 for more than four; code is stricter.
+
+    `of_sentences`: thresholds for sentences in place of .5 to .55.
+    """
     scale = Scale(temperature=1)
     found = tuple(
         Threshold(
             direction=direction, task=task, target_fpr=target, segments=(1, 4, 16), benign=100,
             at=tuple(v - (0.1 if task is Task.CODE_GENERATION else 0) for v in at),
+            sentences=of_sentences if target == 0.05 else (),
         )
         for direction in Direction
         for task in TASKS

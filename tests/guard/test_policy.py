@@ -128,6 +128,10 @@ def test_a_target_follows_the_number_of_segments_and_an_explicit_threshold_does_
     assert thresholds(both, spec(), Direction.PROMPT, Task.OTHER, 1) == Thresholds(0.5, 0.7)
     assert thresholds(both, spec(), Direction.PROMPT, Task.OTHER, 5) == Thresholds(0.55, 0.7)
     assert thresholds(both, spec(), Direction.PROMPT, Task.OTHER, 99_999) == Thresholds(0.55, 0.7)
+    assert thresholds(both, spec(), Direction.PROMPT, Task.OTHER, 5, sentence=True) == Thresholds(0.55, 0.7)
+    assert thresholds(both, spec(of_sentences=(0.5, 0.51, 0.52)), Direction.PROMPT, Task.OTHER, 5, sentence=True) == Thresholds(
+        0.52, 0.7
+    )
 
 
 def test_a_target_that_the_bundle_has_not_is_refused() -> None:

@@ -151,6 +151,27 @@ def test_a_part_of_a_text_is_read_as_the_whole_is() -> None:
     assert (long.decision, long.worst.view) == (Decision.BLOCK, "base64")
 
 
+def flags_at_five_percent() -> Policy:
+    """Prompts alone are flagged, none is blocked."""
+    return narrow(prompt=parse_policies(
+        'schema_version: guard-policy/v1\npolicies: {default: {prompt: {"*": {flag: {target_fpr: .05}, block: never}}, '
+        'response: {"*": {flag: never, block: never}}}}'
+    ).named("default").prompt)  # fmt: skip
+
+
+def test_sentences_have_thresholds_of_their_own() -> None:
+    """What a sentence reaches and a window does not is flagged for the sentence, whose threshold and score are shown."""
+    text = QUIET + "The rope is here and holds well. " + QUIET * 12
+    same = run(text, by_sentences(), policy=flags_at_five_percent())
+    lower = Steered(spec=spec(characters=180, overlap=40, sentence=ALONE, of_sentences=(0.5, 0.4, 0.4)))
+    found = run(text, lower, policy=flags_at_five_percent())
+    assert (same.decision, same.thresholds) == (Decision.ALLOW, {"flag": 0.55})
+    assert (found.decision, found.score, found.thresholds) == (Decision.FLAG, 0.45, {"flag": 0.4})
+    assert found.worst.sentence
+    assert [at.flag for at in found.limits] == [0.55, 0.4]
+    assert max(found.categories.values()) <= found.score
+
+
 def test_sentences_do_not_say_the_task() -> None:
     """The task of a long text is that of its windows: sentences, which overlap them, would count twice."""
     active = by_sentences()
@@ -320,10 +341,7 @@ def test_a_texts_task_is_that_of_most_of_it() -> None:
 
 def test_thresholds_rise_with_the_number_of_segments() -> None:
     """A score between the two thresholds is flagged in a short text and allowed in one of many windows."""
-    policy = narrow(prompt=parse_policies(
-        'schema_version: guard-policy/v1\npolicies: {default: {prompt: {"*": {flag: {target_fpr: .05}, block: never}}, '
-        'response: {"*": {flag: never, block: never}}}}'
-    ).named("default").prompt)  # fmt: skip
+    policy = flags_at_five_percent()
     assert run("a knife", policy=policy).thresholds == {"flag": 0.5}
     assert run("a knife" + " x" * 300, policy=policy).thresholds == {"flag": 0.55}
 

@@ -26,6 +26,7 @@ def test_it_reads_texts_as_its_recipe_says() -> None:
     spec = load_bundle(DEFAULT_BUNDLE, public_key=None, require_signed=False).spec
     assert spec.window == Texts().window
     assert all(threshold.segments == SEGMENTS for threshold in spec.thresholds)
+    assert all(len(threshold.sentences) == len(SEGMENTS) for threshold in spec.thresholds)
 
 
 def test_it_is_whole_small_and_fits_the_shipped_policies() -> None:

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,7 +83,39 @@ def test_a_text_of_one_window_is_read_once_unless_it_is_a_part() -> None:
     text = "The first sentence stands here now, and is long enough. The second one stands here."
     assert [s.text for s in windows(text, window)] == [text]
     parts = [s.text for s in windows(text, window, part=True)]
-    assert parts == [text, "The first sentence stands here now, and is long enough. ", "The second one stands here."]
+    alone = ["The first sentence stands here now, and is long enough. ", "The second one stands here."]
+    assert parts == [text, *alone]
+
+
+READ = Window(characters=480, overlap=160, sentence=160)
+QUIET = "The garden was quiet and the old gate was shut for good."
+
+
+@given(
+    st.lists(st.text(alphabet="abcdefgh", min_size=1, max_size=8), min_size=4, max_size=8),
+    st.sampled_from(["}", "x = 1", "End.", QUIET, "a b c", "-", "2025-03-04 [web] ok"]),
+    st.sampled_from(["}", "x = 1", "End.", QUIET, "a b c", "-"]),
+)
+def test_a_short_line_of_four_words_is_read_alone(asked: list[str], before: str, after: str) -> None:
+    """However short the lines around it and it are, a line of four words or more is a segment without its neighbours."""
+    line = " ".join(asked)
+    text = "\n".join([*[QUIET] * 9, before, line, after, *[QUIET] * 9])
+    assert line in {s.text.strip() for s in windows(text, READ)}
+
+
+@pytest.mark.parametrize("sentences", [2, 4, 8, 20])
+def test_a_line_of_several_sentences_is_read_as_it_is_read_alone(sentences: int) -> None:
+    """A paragraph among others has the segments that its windows have alone, wherever it stands."""
+    line = " ".join(f"{QUIET[:-1]}, number {at} of them." for at in range(sentences))
+    text = f"{QUIET}\nIn the mid\n{line}\ndle of a line {QUIET}\n" * 3
+    whole = {s.text.strip() for s in windows(text, READ)}
+    assert {s.text.strip() for s in windows(line, Window(characters=480, overlap=160))} - {line[-480:]} <= whole
+
+
+def test_short_lines_that_ask_for_nothing_are_read_together() -> None:
+    """A closing brace, a number, a name: no segment of its own for each of them."""
+    text = "}\n" * 400
+    assert sum(s.sentence for s in windows(text, READ)) < 20
 
 
 def test_runs_of_breaks_give_few_segments() -> None:

@@ -14,6 +14,7 @@ from guard_server.labels import TASKS, Direction
 from guard_server.training.build import Built, run_bundle
 from guard_server.training.card import Card
 from guard_server.training.quantise import QualityError
+from guard_server.training.rethreshold import run_rethreshold
 from guard_server.training.rows import read_folder
 from guard_server.training.scored import Scored, texts_of
 from guard_server.training.sign import run_keygen
@@ -126,6 +127,27 @@ def test_two_builds_have_one_digest(parts: tuple[Path, Path, Path], built: Built
     assert {path.name for path in again.folder.iterdir()} == {
         "model.onnx", "tokenizer.json", "bundle.json", "card.json", "CARD.md", "manifest.json"
     }  # fmt: skip
+
+
+def test_thresholds_of_long_texts_set_again_change_nothing_else(
+    parts: tuple[Path, Path, Path], built: Built, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Fewer documents give other thresholds for many segments; model, scales and thresholds of one segment stay as they were."""
+    out = tmp_path / "again"
+    quiet = Console(file=io.StringIO())
+    run_rethreshold(built.folder, out, keys[0], version="2", data=parts[2], documents=1, longest=4, console=quiet)
+    before, after = (load_bundle(folder, public_key=keys[1], require_signed=True) for folder in (built.folder, out))
+    assert (out / "model.onnx").read_bytes() == (built.folder / "model.onnx").read_bytes()
+    assert [t.at[0] for t in after.spec.thresholds] == [t.at[0] for t in before.spec.thresholds]
+    assert [t.at for t in after.spec.thresholds] != [t.at for t in before.spec.thresholds]
+    assert after.spec.model_copy(update={"version": before.spec.version, "thresholds": before.spec.thresholds}) == before.spec
+    old, new = (Card.model_validate_json((folder / "card.json").read_text()) for folder in (built.folder, out))
+    assert new.never_trained is not None
+    assert old.never_trained is not None
+    assert new.never_trained.groups == old.never_trained.groups  # texts of one window
+    assert new.left_out == old.left_out
+    with pytest.raises(FileExistsError, match="--force"):
+        run_rethreshold(built.folder, out, version="3", console=quiet)
 
 
 def test_nothing_is_overwritten_or_left_half_done(parts: tuple[Path, Path, Path], tmp_path: Path) -> None:

@@ -5,14 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from guard_server.bundle_spec import Calibration, Scale
+from guard_server.bundle_spec import Calibration, Scale, Threshold
 from guard_server.labels import TASKS, Direction, Task
+from guard_server.training.calibrate import probabilities
 from guard_server.training.scored import Scored
 from guard_server.training.thresholds import (
     SEGMENTS,
     TARGETS,
+    Reading,
     Shipped,
     block_maxima,
+    for_long_texts,
     left_out_rates,
     set_thresholds,
     thresholds_by_segments,
@@ -105,12 +108,32 @@ def test_long_documents_raise_the_later_thresholds_alone() -> None:
     random = np.random.default_rng(6)
     texts = scored(random.normal(-3, 1, 900), np.zeros(900, dtype=np.bool_), task=Task.OTHER)
     answers = scored(random.normal(-3, 1, 300), np.zeros(300, dtype=np.bool_), direction=Direction.RESPONSE)
-    read = [logits(np.where(np.arange(256) % 20 == 7, 4.0, -5.0)) for _ in range(10)]
+    read = [Reading(logits(np.where(np.arange(256) % 20 == 7, 4.0, -5.0)), np.zeros(256, dtype=np.bool_)) for _ in range(10)]
     plain, _ = set_thresholds(joined(texts, answers), IDENTITY, {})
     longer, _ = set_thresholds(joined(texts, answers), IDENTITY, {Direction.PROMPT: {"prose": read}})
     assert [t.at[0] for t in plain] == [t.at[0] for t in longer]
     assert all(t.for_segments(64) > 0.95 for t in longer if t.direction is Direction.PROMPT)
     assert all(t.for_segments(64) < 0.95 for t in longer if t.direction is Direction.RESPONSE)
+    assert all(t.for_segments(64, sentence=True) == t.at[0] for t in longer)
+
+
+def test_windows_that_score_high_leave_the_sentences_their_threshold() -> None:
+    """Documents are flagged by windows or sentences at most as often as promised, and each has a threshold of its own."""
+    random = np.random.default_rng(11)
+
+    def documents(count: int) -> list[Reading]:
+        sentences = np.arange(256) % 4 > 0
+        return [Reading(logits(random.normal(-3, 1, 256) - 2.0 * sentences), sentences) for _ in range(count)]
+
+    one = Threshold(direction=Direction.PROMPT, task=Task.OTHER, target_fpr=0.05, segments=(1,), at=(0.05,), benign=100)
+    found = for_long_texts(one, IDENTITY, {"prose": documents(600)})
+    windows, sentences = (found.for_segments(256, sentence=kind) for kind in (False, True))
+    assert sentences < windows - 0.2
+    fresh = documents(2000)
+    scores = [probabilities(one.logits.risk(Direction.PROMPT, Task.OTHER)) for one in fresh]
+    flagged = [bool((p >= np.where(d.sentences, sentences, windows)).any()) for p, d in zip(scores, fresh, strict=True)]
+    assert 0.02 <= np.mean(flagged) <= 0.065
+    assert list(found.sentences) == sorted(found.sentences)
 
 
 def test_a_file_that_scores_higher_gets_higher_thresholds() -> None:

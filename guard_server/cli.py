@@ -115,19 +115,22 @@ def bundle(
 
 @app.command()
 def rethreshold(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The bundle folder to write.")],
+    version: Annotated[str, typer.Option(help="The new bundle's version.")],
     bundle: BundleFolder = _default_bundle(),
-    out: Annotated[Path, typer.Option("--out", "-o", help="The bundle folder to write.")] = Path("bundle"),
-    version: Annotated[str, typer.Option(help="The new bundle's version.")] = "1",
     data: Annotated[Path | None, typer.Option(help="The folder it was trained with; its sets that never train judge it.")] = None,
     key: Annotated[Path | None, typer.Option(help="Private key (PEM, `guard keygen`) to sign the bundle with.")] = None,
     documents: Annotated[int, typer.Option(min=1, help="Harmless long documents of each kind.")] = 6,
+    longest: Annotated[int, typer.Option(min=1, help="Windows of each document.")] = 128,
     workers: Annotated[int, typer.Option(min=1, help="Threads that score texts.")] = 1,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Set a bundle's thresholds for long texts again, as this version reads them; the model stays as it is."""
     from guard_server.training.rethreshold import run_rethreshold
 
-    run_rethreshold(bundle, out, key, version=version, data=data, documents=documents, workers=workers, force=force)
+    run_rethreshold(
+        bundle, out, key, version=version, data=data, documents=documents, longest=longest, workers=workers, force=force
+    )
 
 
 @app.command()

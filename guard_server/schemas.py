@@ -167,9 +167,10 @@ class TextResult(_Wire):
     task_source: Literal["caller", "model"] | None
     task_probabilities: dict[Task, float] = Field(default_factory=dict)
     score: float | None
-    """Calibrated probability of harm in the worst segment."""
+    """Calibrated probability of harm in the worst segment: the one that decides, or where none does the highest."""
     thresholds: dict[str, float] = Field(default_factory=dict)
-    """`flag` and `block` as in force for this task, direction and number of segments; one that can't happen is left out."""
+    """`flag` and `block` as in force for the worst segment: by task, direction, number of segments, and whether it is a window
+    or a sentence; one that can't happen is left out."""
     categories: dict[Category, float] = Field(default_factory=dict)
     """Score x probability of the kind of harm."""
     refusal: float | None = None

@@ -1,6 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. Needs make and Python 3.11; uses uv where it is installed.
 #
 #   make demo        gate the shipped testbed models: aligned PASS, drifted BLOCK, mixed PASS
+#   make repair-demo repair two blocked testbed models: one passes the held-out gate, one keeps being blocked
 #   make guard       serve the shipped classifier on http://127.0.0.1:8700
 #   make test        the test suite (< 10 min on 2 cores);  make test-full: the long tests too
 #   make test-engines  the tests of vLLM, of a served vLLM and of Ray, in an environment of their own (2.6 GB)
@@ -35,7 +36,7 @@ export TASKGATE_LITELLM ?= $(abspath $(LITELLM)/bin/litellm)
 ENGINES := $(VENV)-engines
 ENGINES_STAMP := $(ENGINES)/.ok
 
-.PHONY: demo guard test test-full test-engines lint format bench bench-engines bench-guard bundle schemas clean
+.PHONY: demo repair-demo guard test test-full test-engines lint format bench bench-engines bench-guard bundle schemas clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -50,6 +51,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/python -m testbed.demo
+
+repair-demo: $(STAMP)
+	$(BIN)/python -m testbed.repair_demo
 
 $(LITELLM_STAMP): Makefile
 	@if command -v uv >/dev/null 2>&1; then \

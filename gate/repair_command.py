@@ -7,6 +7,7 @@ inconclusive, else as of any command.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -84,17 +85,17 @@ def repair(
     from gate.repair.curve import as_markdown
     from gate.repair_pipeline import Bench, Wish, blocked_run, repair
 
-    chosen = _methods(methods)
+    chosen = named_methods(methods)
     wish = Wish(
         run=run,
         out=out if out is not None else run.with_name(f"{run.name}.repair"),
         methods=chosen,
-        settings=_settings(setting or [], chosen),
+        settings=named_settings(setting or [], chosen),
         margin=margin,
         keep=keep,
     )
     blocked = blocked_run(run, max_mean_drop)
-    source = _source(run, aligned, unaligned, safety_adapter, _file(safety), _file(retain), _file(recipe), device)
+    source = _source(run, aligned, unaligned, safety_adapter, file_there(safety), file_there(retain), file_there(recipe), device)
     options = EngineOptions(device=device, dtype=dtype, batch_size=batch_size)
     with given.opener(engine, options) as open_endpoint:
         bench = Bench(
@@ -114,17 +115,18 @@ def repair(
     if log is not LogMode.QUIET:
         found = f"repaired model: {wish.out / card.folder}"
         print(found if card.folder else f"no repaired model; the curve: {wish.out / 'curve.svg'}", file=sys.stderr)
-    raise typer.Exit(_code(card))
+    raise typer.Exit(code_of(card))
 
 
-def _code(card: RepairCard) -> ExitCode:
+def code_of(card: RepairCard) -> ExitCode:
+    """The held-out gate's; where nothing was chosen, a block."""
     if card.held_out is None:
         return ExitCode.BLOCK
     codes = {Decision.PASS: ExitCode.PASS, Decision.BLOCK: ExitCode.BLOCK, Decision.INCONCLUSIVE: ExitCode.INCONCLUSIVE}
     return codes[card.held_out.decision]
 
 
-def _methods(names: str) -> tuple[Method, ...]:
+def named_methods(names: str) -> tuple[Method, ...]:
     """The named methods in the table's order; all of them for an empty text."""
     from gate.repair import METHODS
 
@@ -135,7 +137,7 @@ def _methods(names: str) -> tuple[Method, ...]:
     return tuple(method for method in METHODS if not asked or method.name in asked)
 
 
-def _settings(texts: list[str], methods: tuple[Method, ...]) -> dict[str, tuple[Setting, ...]]:
+def named_settings(texts: list[str], methods: tuple[Method, ...]) -> dict[str, tuple[Setting, ...]]:
     """What --setting says, by method."""
     from gate.repair.base import setting_of
 
@@ -155,7 +157,10 @@ def _pair(text: str, part: str) -> tuple[str, Value]:
     if value.lower() in ("true", "false"):
         return key.strip(), value.lower() == "true"
     try:
-        return key.strip(), float(value)
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError(value)
+        return key.strip(), number
     except ValueError as error:
         raise UsageError(
             f"--setting {text}: {part!r} is no setting", expected="KEY=NUMBER, KEY=true or KEY=false", mend="METHOD:KEY=VALUE,..."
@@ -191,7 +196,7 @@ def _source(
     )
 
 
-def _file(path: Path | None) -> Path | None:
+def file_there(path: Path | None) -> Path | None:
     """A file that was named and is there."""
     if path is not None and not path.is_file():
         raise UsageError(f"{path} is no file", expected="a file that can be read", mend="correct the path")

@@ -152,8 +152,9 @@ def shown(row: dict[str, object]) -> dict[str, object]:
 
     if "why" in row:
         return {"method": row["method"], "setting": row["why"]}
-    exact = row["exact"]
+    exact, seconds = row["exact"], row["seconds"]
     assert isinstance(exact, dict)
+    assert isinstance(seconds, float)
     return {
         "method": row["method"],
         "setting": row["setting"] or "–",
@@ -161,7 +162,7 @@ def shown(row: dict[str, object]) -> dict[str, object]:
         "over-refusal %": five("refused"),
         "exact %": five("exact"),
         "exact, mean": f"{sum(exact.values()) / len(exact):.1f}",
-        "CPU s": f"{row['seconds']:.0f}",
+        "CPU s": "< 1" if seconds < 1 else f"{seconds:.0f}",
     }
 
 

@@ -72,7 +72,7 @@ def repair(
     margin: Margin = 0.2,
     max_mean_drop: MeanDrop = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the models that did not pass.")] = False,
-    engine: given.EngineName = "auto",
+    engine: given.Engine = "auto",
     device: given.Device = "auto",
     dtype: given.Dtype = "auto",
     batch_size: given.BatchSize = 64,

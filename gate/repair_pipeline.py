@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from gate import pipeline
 from gate.attack import Observer
-from gate.candidate import load_candidate
+from gate.candidate import load_candidate, root_digest
 from gate.endpoints.base import Endpoint
 from gate.errors import UsageError
 from gate.json_lines import write_whole
@@ -341,7 +341,7 @@ def _card(
         serves_as_it_is=kept_by_calibration(RunStore(bench.wish.out / "runs" / UNREPAIRED).verdict()),
         chosen=chosen,
         folder=folder,
-        folder_digest=load_candidate(str(bench.wish.out / folder)).digest if folder else "",
+        folder_digest=root_digest(bench.wish.out / folder) if folder else "",
         held_out=held_out,
         tool_version=pipeline.tool_version(),
     )

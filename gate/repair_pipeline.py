@@ -18,11 +18,12 @@ from typing import Final, Literal
 
 from gate import pipeline
 from gate.attack import Observer
-from gate.candidate import load_candidate, root_digest
+from gate.candidate import load_candidate
 from gate.endpoints.base import Endpoint
 from gate.errors import UsageError
 from gate.json_lines import write_whole
 from gate.judges import make_judge
+from gate.manifest import root_digest
 from gate.policy import Policy
 from gate.records import Candidate, Decision, Record, Verdict, sha256_hex
 from gate.repair.base import Method, Setting, Source, Tell

@@ -45,9 +45,13 @@ class GateError(Exception):
         self.mend = mend
 
     def diagnostics(self) -> str:
-        """The message for a person: the problem, then what was expected, found, and what to do."""
+        """The message for a person: the problem, then what was expected, found, and what to do.
+
+        It may quote what others wrote (a file's name, a server's answer): what would act on a terminal is written as its escape.
+        """
         parts = [("expected", self.expected), ("found", self.found), ("to mend", self.mend)]
-        return "\n".join([self.problem, *(f"  {name}: {text}" for name, text in parts if text)])
+        text = "\n".join([self.problem, *(f"  {name}: {text}" for name, text in parts if text)])
+        return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class UsageError(GateError):

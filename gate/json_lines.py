@@ -130,7 +130,9 @@ def write_whole(path: Path, data: bytes | Iterable[bytes]) -> Path:
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        # A new file: not through a link that somebody left in a shared folder, nor into a file that others may read.
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb", buffering=_FLUSH_AT) as file:
             for piece in (data,) if isinstance(data, bytes) else data:
                 file.write(piece)

@@ -41,6 +41,20 @@ def test_a_new_pair_signs_and_its_private_half_is_private(tmp_path: Path) -> Non
     assert sign([b"{}"], signer)
 
 
+def test_a_pair_goes_through_no_file_that_lay_there(tmp_path: Path) -> None:
+    """A link, or a file that all may read, left at the temporary file's place gets no byte of the private key."""
+    (tmp_path / "elsewhere").write_bytes(b"mine")
+    (tmp_path / "gate-private.pem.tmp").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "gate-public.pem.tmp").write_bytes(b"")
+    private, _ = keys.generate(tmp_path, None)
+    assert (tmp_path / "elsewhere").read_bytes() == b"mine"
+    assert not private.is_symlink()
+    (tmp_path / "gate-private.pem.tmp").write_bytes(b"")
+    (tmp_path / "gate-private.pem.tmp").chmod(0o644)
+    private, _ = keys.generate(tmp_path, None, force=True)
+    assert private.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_pair_is_not_overwritten(tmp_path: Path) -> None:
     """A second keygen in the same folder is refused and changes nothing; --force replaces both halves."""
     private, public = keys.generate(tmp_path, None)

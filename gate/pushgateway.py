@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -23,9 +24,14 @@ TIMEOUT: Final = 10.0
 
 def checked_url(url: str) -> str:
     """The address as given; credentials in it are refused, since every process list shows them."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError("--pushgateway is no address", expected="http://host:9091", mend="correct it")
+    wrong = UsageError("--pushgateway is no address", expected="http://host:9091", mend="correct it")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # read here, for what is no number
+    except ValueError as error:
+        raise wrong from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or not url.isprintable():
+        raise wrong
     if parts.username is not None or parts.password is not None:
         raise UsageError(
             "--pushgateway holds credentials, which every process list shows",
@@ -59,9 +65,9 @@ SUCCESS: Final = last_success([]).name
 def _failures(url: str) -> Iterator[None]:
     try:
         yield
-    except OSError as error:  # urllib's errors are among them
+    except (OSError, HTTPException) as error:  # urllib's errors are among the first; the second: no HTTP comes back
         raise InfrastructureError(
             f"the Pushgateway at {url} did not take the figures",
-            found=str(error),
+            found=str(error) or type(error).__name__,
             mend="check its address; metrics.prom has them",
         ) from error

@@ -6,6 +6,7 @@ list shows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,10 @@ _DRIVERS: Final = {
     "postgresql+psycopg": "postgresql+psycopg",
 }
 EXPECTED: Final = "a path for SQLite, or postgresql://user@host/name"
+_SECRET: Final = re.compile("password|secret", re.IGNORECASE)
+"""In the name of a URL's parameter (`?password=`, `?sslpassword=`) that holds one."""
+_NO_PATH: Final = re.compile(r"postgres(ql)?(\+\w+)?:|.*\b(password|host|dbname)\s*=", re.IGNORECASE | re.DOTALL)
+"""A URL that is written wrongly, or a connection string: as a file's name it would show what it holds."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +45,17 @@ class Location:
         return cls(URL.create("sqlite", database=str(path.expanduser())))
 
     def __str__(self) -> str:
-        """The path of an SQLite file, else the URL with the password masked."""
+        """The path of an SQLite file, else the URL with the password masked and without parameters, which may hold another."""
         if self.url.get_backend_name() == "sqlite":
             return self.url.database or ":memory:"
-        return self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=True)
+        return self.url.set(drivername=self.url.get_backend_name(), query={}).render_as_string(hide_password=True)
 
 
 def locate(option: str | None, environ: Mapping[str, str]) -> Location | None:
     """What the option names, else `GATE_HISTORY`, else the URL in the file that `GATE_HISTORY_FILE` names; or none."""
     if option is not None:
         found = _parse(option, "--history")
-        if found.url.password is not None:
+        if found.url.password is not None or any(map(_SECRET.search, found.url.query)):
             raise HistoryError(
                 "--history holds a password, which every process list shows",
                 expected=EXPECTED,
@@ -73,6 +78,12 @@ def _parse(text: str, given_as: str) -> Location:
     if "://" not in text:
         if not text.strip():
             raise HistoryError(f"{given_as} is empty", expected=EXPECTED, mend="name a history")
+        if _NO_PATH.match(text):
+            raise HistoryError(
+                f"{given_as} is neither a path nor a database URL",
+                expected=EXPECTED,
+                mend="write it as a URL; a file of such a name: ./NAME",
+            )
         return Location.of_file(Path(text))
     try:
         url = make_url(text)

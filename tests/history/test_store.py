@@ -262,6 +262,8 @@ def test_where_the_history_lies(tmp_path: Path) -> None:
     assert str(locate("one.sqlite", environment)) == "one.sqlite"
     assert str(locate(None, environment)) == "postgresql://a:***@db/two"
     assert str(locate(None, {"GATE_HISTORY_FILE": str(tmp_path / "url")})) == "postgresql://a:***@db/three"
+    in_a_parameter = locate(None, {"GATE_HISTORY": "postgresql://a@db/four?sslmode=require&password=secret"})
+    assert str(in_a_parameter) == "postgresql://a@db/four"
     assert locate(None, NO_ENVIRONMENT) is None
 
 
@@ -269,6 +271,10 @@ def test_where_the_history_lies(tmp_path: Path) -> None:
     ("option", "environment", "problem"),
     [
         ("postgresql://a:secret@db/x", {}, "every process list"),
+        ("postgresql://a@db/x?password=secret", {}, "every process list"),
+        ("postgresql://a@db/x?sslpassword=secret", {}, "every process list"),
+        ("host=db user=a password=secret", {}, "neither a path"),
+        (None, {"GATE_HISTORY": "postgresql:a:secret@db/x"}, "neither a path"),
         ("mysql://a@db/x", {}, "no such kind"),
         ("sqlite://", {}, "names no file"),
         ("", {}, "is empty"),

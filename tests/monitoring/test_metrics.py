@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -121,7 +123,14 @@ def test_a_name_with_odd_characters_stays_one_label(worse: Path) -> None:
 
 @pytest.mark.parametrize(
     ("url", "problem"),
-    [("host:9091", "no address"), ("ftp://host", "no address"), ("http://user:secret@host:9091", "credentials")],
+    [
+        ("host:9091", "no address"),
+        ("ftp://host", "no address"),
+        ("http://host:secret", "no address"),
+        ("http://[host", "no address"),
+        ("http://host:9091?token=secret", "no address"),
+        ("http://user:secret@host:9091", "credentials"),
+    ],
 )
 def test_a_gateways_address_is_checked_before_the_run(url: str, problem: str) -> None:
     """What is no address, or would show a password, is refused without being shown."""
@@ -154,6 +163,23 @@ def test_a_push_replaces_what_was_there_but_the_last_pass(worse: Path, tmp_path:
     assert not answers(f"{url}/-/ready")
     with pytest.raises(InfrastructureError, match="did not take"):
         push(url, alone(standing), "1")
+
+
+def test_what_speaks_no_http_did_not_take_the_figures(worse: Path) -> None:
+    """Something else behind the gateway's address is a gateway that fails, and no error of this program."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        answering = threading.Thread(target=_say, args=(listening, b"220 mail.example.com ESMTP\r\n"))
+        answering.start()
+        with pytest.raises(InfrastructureError, match="did not take"):
+            push(f"http://127.0.0.1:{listening.getsockname()[1]}", alone(read_entry(worse).standing), "1")
+        answering.join()
+
+
+def _say(listening: socket.socket, said: bytes) -> None:
+    connection, _ = listening.accept()
+    with connection:
+        connection.recv(65_536)
+        connection.sendall(said)
 
 
 def _get(url: str) -> str:

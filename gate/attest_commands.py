@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gate.attest.statement import VERIFIER
-from gate.errors import CandidateError, ExitCode, InfrastructureError, RefusedAttestation, UsageError
-from gate.records import Decision
+from gate.errors import CandidateError, ExitCode, InfrastructureError, RefusedAttestation, UnsafeCandidateError, UsageError
+from gate.records import Candidate, Decision, ManifestFile
 
 if TYPE_CHECKING:
     from gate.attest.predicates import Evaluation
@@ -80,10 +80,11 @@ def attest(
     secret = keys.passphrase(passphrase_file, os.environ)
     signer = keys.open_signer(key, public_key, secret)
     evaluation = _replayed(run)
+    place = _outside(out or run / ATTESTATION, evaluation.candidate)
     payloads = [statement.payload() for statement in statements(evaluation, verifier=verifier, now=datetime.now(UTC))]
     if model_signature is not None:
         _sign_folder(evaluation, model_signature, key, secret)
-    path = write_whole(out or run / ATTESTATION, sign(payloads, signer))
+    path = write_whole(place, sign(payloads, signer))
     try:
         path.chmod(0o644)  # it goes with the model; nothing in it is secret
     except OSError as error:
@@ -160,7 +161,7 @@ def bom(
 
     evaluation = _replayed(run)
     name = Path(evaluation.candidate.path).name or "model"
-    path = write_whole(out or run / BOM, render_bom(evaluation, name))
+    path = write_whole(_outside(out or run / BOM, evaluation.candidate), render_bom(evaluation, name))
     print(f"{path}: {name}, {len(evaluation.verdict.stats)} rates, {evaluation.verdict.decision}")
 
 
@@ -184,6 +185,19 @@ def _replayed(run: Path) -> Evaluation:
         measure=policy.measure,
         decodings=(*policy.gate.decodings, *policy.report.decodings),
     )
+
+
+def _outside(place: Path, candidate: Candidate) -> Path:
+    """The place of a file about the candidate: in its folder, or its base's, it would change what it is about."""
+    for folder in filter(None, (candidate.path, candidate.base_path)):
+        if place.resolve().is_relative_to(Path(folder).resolve()):
+            raise UsageError(
+                "what is said of a model can't lie in its folder: all that lies there is in its digest",
+                expected=f"a place outside {folder}",
+                found=str(place),
+                mend="give --out FILE, beside the folder",
+            )
+    return place
 
 
 def _refuse_replay(run: Path, found: Replay) -> None:
@@ -224,18 +238,30 @@ def _folder(candidate: str) -> Path:
 def _measure(folder: Path, base: Path | None, said: Evaluated) -> tuple[Measured, Measured | None]:
     """Hash the folder, and the base that an attested adapter needs."""
     from gate.attest.verify import Measured
-    from gate.manifest import manifest
 
     if said.kind == "model" and base is not None:
         raise UsageError("the attestation is of a full model; a base belongs to an adapter", mend="leave --base out")
     below = _base_of(folder, base) if said.kind == "adapter" else None
     with _hashing([place for place in (folder, below) if place]) as hashed:
-        files, digest = manifest(folder, progress=hashed)
-        found = Measured(digest, files)
-        if below is None:
-            return found, None
-        files, digest = manifest(below, progress=hashed)
-    return found, Measured(digest, files)
+        found = Measured(*_manifest(folder, hashed))
+        return found, None if below is None else Measured(*_manifest(below, hashed))
+
+
+def _manifest(folder: Path, progress: Callable[[int], None]) -> tuple[str, tuple[ManifestFile, ...]]:
+    """The folder's root digest and files; what no digest covers is a refusal of the subject."""
+    from gate.manifest import manifest
+
+    try:
+        files, digest = manifest(folder, progress=progress)
+    except UnsafeCandidateError as error:
+        raise RefusedAttestation(
+            "subject",
+            f"{folder} holds what is in no digest",
+            expected="plain files and folders",
+            found=error.found,
+            mend="deploy the checkpoint that was gated, with its links resolved (`cp -rL`)",
+        ) from error
+    return digest, files
 
 
 def _base_of(adapter: Path, base: Path | None) -> Path:
@@ -278,9 +304,12 @@ def _hashing(folders: list[Path]) -> Iterator[Callable[[int], None]]:
 
 
 def _attestation(path: Path) -> bytes:
-    """The file's bytes; a file that is not there is a refusal: no evidence is not a pass."""
+    """The file's bytes, no more than are ever read; a file that is not there is a refusal: no evidence is not a pass."""
+    from gate.attest.envelope import SIZE_LIMIT
+
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(SIZE_LIMIT + 1)
     except OSError as error:
         raise RefusedAttestation(
             "attestation",

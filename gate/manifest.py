@@ -47,7 +47,12 @@ def manifest(path: Path, *, progress: Progress | None = None) -> tuple[tuple[Man
             files = tuple(pool.map(lambda name: _hash(path, name, progress), names))
     except OSError as error:
         raise InfrastructureError(f"{path} can't be read: {error}", mend="make the folder readable and run again") from error
-    return files, sha256_hex(b"".join(bytes.fromhex(file.sha256) for file in files))
+    return files, digest_of(files)
+
+
+def digest_of(files: Iterable[ManifestFile]) -> str:
+    """The root digest of a folder with these files, in `manifest`'s order."""
+    return sha256_hex(b"".join(bytes.fromhex(file.sha256) for file in files))
 
 
 def _hash(folder: Path, name: str, progress: Progress | None) -> ManifestFile:

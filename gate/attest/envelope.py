@@ -1,8 +1,8 @@
 """DSSE envelopes, one a line: payloads and a signer come in, `attestation.intoto.jsonl` goes out; and back again.
 
 The envelope, its encoding before signing and the signature are securesystemslib's. What is read is held to more than DSSE asks:
-closed fields, one signature, base64 in its one canonical form; so there is one way to write an attestation, and a change to any
-character of it is found.
+closed fields in canonical JSON, one signature, base64 in its one canonical form; so there is one way to write an attestation, and
+a change to any character of it is found.
 """
 
 from __future__ import annotations
@@ -66,9 +66,17 @@ def read_lines(data: bytes) -> tuple[SignedLine, ...]:
     if not data.endswith(b"\n") or len(data) > SIZE_LIMIT:
         raise _unreadable("a last line that is not whole" if len(data) <= SIZE_LIMIT else "a file that is too large")
     try:
-        return tuple(SignedLine.model_validate_json(line, by_alias=True, by_name=False) for line in data[:-1].split(b"\n"))
+        return tuple(map(_read_line, data[:-1].split(b"\n")))
     except ValidationError as error:
         raise _unreadable(error.errors(include_url=False)[0]["msg"]) from error
+
+
+def _read_line(data: bytes) -> SignedLine:
+    """One envelope. Written otherwise it is refused: of a field that stands there twice, other readers may take the other one."""
+    line = SignedLine.model_validate_json(data, by_alias=True, by_name=False)
+    if canonical_json(line.model_dump(mode="json")) != data:
+        raise _unreadable("an envelope that is not canonical JSON (sorted fields, each once, no spaces)")
+    return line
 
 
 def opened(line: SignedLine, keys: Sequence[Key]) -> bytes | None:

@@ -34,6 +34,7 @@ from gate.attest.statement import (
     Verifier,
 )
 from gate.errors import AttestError
+from gate.manifest import digest_of
 from gate.records import Candidate, Comparison, Decision, Decoding, Finding, ManifestFile, TaskStats, Verdict, sha256_hex
 
 RATE_RULES = ("max_rate", "max_over_refusal")
@@ -127,6 +128,15 @@ def _refuse_without_files(candidate: Candidate) -> None:
             expected="candidate.json with the files of the folder, and of an adapter's base",
             found=f"{len(candidate.files)} files, {len(candidate.base_files)} of a base",
             mend="run gate check again in a new --out with this version",
+        )
+    listed = (digest_of(candidate.files), digest_of(candidate.base_files) if candidate.kind == "adapter" else "")
+    known = (candidate.digest, candidate.base_digest if candidate.kind == "adapter" else "")
+    if listed != known:
+        raise AttestError(
+            "the candidate's files are not those of its digest: candidate.json was changed after the run",
+            expected=" on ".join(filter(None, known)),
+            found=" on ".join(filter(None, listed)),
+            mend="restore candidate.json, or run gate check again in a new --out",
         )
 
 

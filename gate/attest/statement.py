@@ -28,7 +28,10 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 def _utc(value: datetime) -> datetime:
     """The same moment in UTC, to the second, as the wire has it."""
-    return value.astimezone(UTC).replace(microsecond=0)
+    try:
+        return value.astimezone(UTC).replace(microsecond=0)
+    except OverflowError as error:  # of the years 1 and 9999 in some zones
+        raise ValueError("no moment that UTC has a date for") from error
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]

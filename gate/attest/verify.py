@@ -252,22 +252,22 @@ def _policy(evidence: SafetyEvaluationStatement, allowed: frozenset[str]) -> Non
 
 def _age(evidence: SafetyEvaluationStatement, max_age: timedelta, now: datetime) -> None:
     """Neither the signature nor the run under it may be too old, or from the future. A run's date counts to the day's end."""
-    signed = evidence.predicate.time_created
-    evaluated = datetime.combine(evidence.predicate.evaluated_on, time(tzinfo=UTC)) + timedelta(days=1)
-    if signed > now + CLOCK_SKEW or evaluated > now + CLOCK_SKEW + timedelta(days=1):
+    signed, begun = evidence.predicate.time_created, evidence.predicate.evaluated_on
+    if signed > now + CLOCK_SKEW or begun > (now + CLOCK_SKEW).date():
         raise RefusedAttestation(
             "age",
             "the attestation is from the future",
             expected=f"not after {now:%Y-%m-%dT%H:%M:%SZ}",
-            found=f"signed {signed:%Y-%m-%dT%H:%M:%SZ}, evaluated {evidence.predicate.evaluated_on}",
+            found=f"signed {signed:%Y-%m-%dT%H:%M:%SZ}, evaluated {begun}",
             mend="set the clocks of signer and verifier right",
         )
+    evaluated = datetime.combine(begun, time(tzinfo=UTC)) + timedelta(days=1)
     if now - min(signed, evaluated) > max_age:
         raise RefusedAttestation(
             "age",
             "the attestation is too old",
             expected=f"at most {max_age} old",
-            found=f"signed {signed:%Y-%m-%dT%H:%M:%SZ}, evaluated {evidence.predicate.evaluated_on}",
+            found=f"signed {signed:%Y-%m-%dT%H:%M:%SZ}, evaluated {begun}",
             mend="run gate check again in a new --out and attest it",
         )
 

@@ -160,6 +160,47 @@ def test_json_names_the_check(model: Path, attested: Path, keys: Path) -> None:
     assert (bad.returncode, json.loads(bad.stdout)["check"]) == (3, "policy")
 
 
+def test_a_link_is_refused_like_any_other_file(model: Path, attested: Path, keys: Path, tmp_path: Path) -> None:
+    """A link in the folder is code 3 with the check and the link named, with --json too."""
+    copy = shutil.copytree(model, tmp_path / "model")
+    (copy / "extra.json").symlink_to(model / "config.json")
+    flags = ("--policy-digest", policy_of(attested), "--max-age", since(attested), "--json")
+    place = ("--attestation", attested / "attestation.intoto.jsonl", "--key", keys / "gate-public.pem")
+    done = gate("verify", "--candidate", copy, *place, *flags)
+    said = json.loads(done.stdout)
+    assert (done.returncode, said["verified"], said["check"]) == (3, False, "subject")
+    assert "extra.json" in said["found"]
+
+
+def test_an_attestation_without_end_is_read_no_further_than_one_can_be(model: Path, attested: Path, keys: Path) -> None:
+    """A file that never ends is refused as no attestation."""
+    done = verify(model, attested, keys, attestation="/dev/zero")
+    assert done.returncode == 3
+    assert "too large" in done.stderr
+
+
+def test_nothing_is_written_into_the_model(attested: Path, model: Path, keys: Path, tmp_path: Path) -> None:
+    """Attestation and ML-BOM in the model's folder, by a link too, would change its digest: code 2, and nothing is there."""
+    (tmp_path / "link").symlink_to(model)
+    before = sorted(model.iterdir())
+    for place in (model / "a.jsonl", model / "sub" / "a.jsonl", tmp_path / "link" / "a.jsonl"):
+        for command in (("attest", attested, "--key", keys / "gate-private.pem"), ("bom", attested)):
+            done = gate(*command, "--out", place)
+            assert (done.returncode, "outside" in done.stderr) == (2, True), done.stderr
+    assert sorted(model.iterdir()) == before
+
+
+def test_a_list_of_files_that_was_changed_is_not_signed(passed: Path, keys: Path, tmp_path: Path) -> None:
+    """candidate.json with another file's digest than the run's has is code 2: no verifier could accept what it would say."""
+    run = shutil.copytree(passed, tmp_path / "run")
+    candidate = json.loads((run / "candidate.json").read_bytes())
+    candidate["files"][0]["sha256"] = "0" * 64
+    (run / "candidate.json").write_text(json.dumps(candidate))
+    done = gate("attest", run, "--key", keys / "gate-private.pem")
+    assert (done.returncode, "changed after the run" in done.stderr) == (2, True), done.stderr
+    assert not (run / "attestation.intoto.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -89,6 +89,17 @@ def test_every_change_of_an_envelope_is_found(attestation: bytes, said: tuple[St
     assert tried >= 3 * 25
 
 
+def test_an_envelope_has_one_form(attestation: bytes, said: tuple[Statement, ...], model: Path) -> None:
+    """The same envelope with a space, with fields in another order, or with a field twice, the true one last, is refused."""
+    first, rest = attestation.split(b"\n", 1)
+    line = json.loads(first)
+    twice = b'{"payload":"AAAA",' + first[1:]
+    assert json.loads(twice) == line
+    turned = json.dumps(dict(reversed(line.items())), separators=(",", ":")).encode()
+    for other in (first.replace(b":", b": ", 1), b" " + first, first + b" ", turned, twice):
+        assert refused(other + b"\n" + rest, said, model) == "attestation", other[:40]
+
+
 def test_base64_has_one_form(attestation: bytes, said: tuple[Statement, ...], model: Path) -> None:
     """The same bytes in another spelling of base64 are refused: line breaks, missing padding, unused bits set."""
     for field in ("payload", "sig"):

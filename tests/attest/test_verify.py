@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,9 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from securesystemslib.dsse import Envelope
 
-from gate.attest.statement import Statement
+from gate.attest.envelope import sign
+from gate.attest.predicates import derived
+from gate.attest.statement import SafetyEvaluationStatement, Statement, read_statement
 from gate.attest.verify import Trusted, verify
 from gate.conformance.scene import Model, fails_on
 from gate.errors import ExitCode, RefusedAttestation, UnsafeCandidateError
@@ -80,6 +84,26 @@ def test_the_future_is_refused(passed: Path, model: Path) -> None:
     said = statements_of(passed)
     assert verified(signed(said), trusted(said), model, now=SIGNED - timedelta(minutes=4))
     assert "future" in refusal(signed(said), trusted(said), model, now=-timedelta(minutes=6)).problem
+
+
+@pytest.mark.parametrize(
+    ("at", "check"),
+    [({"evaluatedOn": "9999-12-31"}, "age"), ({"timeCreated": "0001-01-01T00:00:00+05:00"}, "predicate type")],
+)
+def test_a_date_at_the_calendars_end_is_a_refusal(
+    at: dict[str, str], check: str, said: tuple[Statement, ...], model: Path
+) -> None:
+    """Dates that can't be reckoned with are refused like any other, and crash nothing."""
+    raw = json.loads(said[0].payload())
+    raw["predicate"].update(at)
+    try:
+        evidence = read_statement(canonical_json(raw))
+    except ValidationError:
+        attestation = sign([canonical_json(raw)], key_number()) + signed(said[1:])
+    else:
+        assert isinstance(evidence, SafetyEvaluationStatement)
+        attestation = signed((evidence, *derived(evidence)))
+    assert refusal(attestation, trusted(said), model).check == check
 
 
 @dataclass

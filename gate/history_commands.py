@@ -24,6 +24,7 @@ from gate.errors import ExitCode, UsageError
 from gate.records import Measure
 
 if TYPE_CHECKING:
+    from gate.history.entries import Entry
     from gate.history.location import Location
     from gate.history.store import History, Past
     from gate.standing import CellFigures, Standing
@@ -74,13 +75,11 @@ def import_(
     name: tracking.Name = "",
 ) -> None:
     """Record run folders; one that is recorded already is left as it is. A folder that can't be read keeps no other out."""
-    from gate.history.entries import read_entry
-
     failed: list[ExitCode] = []
     with closing(_open(history)) as opened:
         for folder in runs:
             try:
-                entry = read_entry(folder, name)
+                entry = _entry(opened, folder, name)
                 new = opened.record(entry, time.time())
             except UsageError as error:
                 print(f"gate: usage: {error.diagnostics()}", file=sys.stderr)
@@ -102,9 +101,7 @@ def release(
     """Mark a run's candidate as released: `gate check --baseline last-released` compares with it. Only a pass can be."""
     with closing(_open(history)) as opened:
         if Path(run).is_dir():
-            from gate.history.entries import read_entry
-
-            entry = read_entry(Path(run), name)
+            entry = _entry(opened, Path(run), name)
             opened.record(entry, time.time())
             run = entry.id
         past = opened.release(run, None if withdraw else time.time())
@@ -163,6 +160,14 @@ def _open(option: str | None, *, create: bool = True) -> History:
     from gate.history.store import open_history
 
     return open_history(location, create=create)
+
+
+def _entry(history: History, folder: Path, name: str) -> Entry:
+    """The run in the folder, under the name given, else under the one that it is recorded under."""
+    from gate.history.entries import read_entry
+
+    entry = read_entry(folder, name)
+    return entry if name else history.under_its_name(entry)
 
 
 def _runs_table(runs: Sequence[Past]) -> str:

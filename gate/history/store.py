@@ -89,6 +89,14 @@ class History:
             session.add(_row_of(entry, now, kept))
             return True
 
+    def under_its_name(self, entry: Entry) -> Entry:
+        """The entry with the model's name that the run has here; as it is where the run is new."""
+        with self._session() as session:
+            row = session.get(RunRow, entry.id)
+            if row is None:
+                return entry
+            return entry.model_copy(update={"standing": entry.standing.model_copy(update={"model": row.model})})
+
     def runs(self, model: str | None = None, limit: int | None = None) -> list[Past]:
         """Past runs, newest first."""
         query = select(RunRow).order_by(RunRow.finished_at.desc(), RunRow.recorded_at.desc(), RunRow.id).limit(limit)

@@ -78,6 +78,16 @@ def test_release_takes_a_folder_or_an_id(place: Path, runs: tuple[Path, Path]) -
     assert "did not pass" in history("release", runs[1], "--history", place, code=2)
 
 
+def test_a_run_keeps_the_name_that_it_was_given(place: Path, runs: tuple[Path, Path]) -> None:
+    """Imported or released again without a name, a run stays the model's that it was recorded as; a new name renames it."""
+    history("import", runs[0], "--name", "chat", "--history", place)
+    assert "chat pass: already there" in history("import", runs[0], "--history", place)
+    assert "chat: released at" in history("release", runs[0], "--history", place)
+    assert "chat-2 pass: recorded" in history("import", runs[0], "--name", "chat-2", "--history", place)
+    (line,) = history("--history", place, "--json").splitlines()
+    assert (json.loads(line)["standing"]["model"], json.loads(line)["released_at"] is not None) == ("chat-2", True)
+
+
 def test_a_retired_model_keeps_its_runs(place: Path, runs: tuple[Path, Path]) -> None:
     """Retiring hides a model from the exporter, not from the table; an unknown one is an error."""
     history("import", runs[0], "--history", place)

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from gate.noninferiority import mean_lower_bound, mean_upper_bound, set_lower_bound, set_upper_bound
 from gate.policy import Policy
 from gate.records import Calibration, Comparison, Finding, Task
+
+_EXACT: Final = 12
+"""Decimals of a mean of bounds: far above a double's error, far below any matter."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,15 @@ class _Levels:
 
 
 def compare(contests: Sequence[Contest], policy: Policy) -> tuple[Comparison, ...]:
-    """Every contest, and behind them the mean over the tasks of each calibration and source that more than one task has."""
+    """Every contest, and behind them the mean over the tasks of each calibration and source.
+
+    That of a single task is left out where nothing limits it; a limit holds it too, or its loss would go unlimited.
+    """
     groups: dict[tuple[str, str], list[Contest]] = defaultdict(list)
     for contest in contests:
         if contest.measure == "utility_drop":
             groups[contest.calibration, contest.source].append(contest)
-    means = [group for group in groups.values() if len(group) > 1]
+    means = [group for group in groups.values() if len(group) > 1 or policy.utility.max_mean_drop is not None]
     found = [_one(c, policy, _levels(policy, sum(o.measure == c.measure for o in contests))) for c in contests]
     return (*found, *(_mean(group, policy, _levels(policy, len(means))) for group in means))
 
@@ -157,8 +163,9 @@ def _mean(group: Sequence[Contest], policy: Policy, levels: _Levels) -> Comparis
         candidate=candidate,
         baseline=baseline,
         difference=difference,
-        lower=sum(p.lower for p in parts) / len(parts),
-        upper=sum(p.upper for p in parts) / len(parts),
+        # Three drops of .05 have a mean of .05, and a sum of doubles that is above it.
+        lower=round(sum(p.lower for p in parts) / len(parts), _EXACT),
+        upper=round(sum(p.upper for p in parts) / len(parts), _EXACT),
         **_shared(group, policy, levels),
     )
 

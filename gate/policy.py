@@ -99,7 +99,8 @@ class DecisionRule(Record):
     alpha_block: float = Field(default=0.05, gt=0, lt=0.5)
     """Chance of blocking, in each family of tests, a candidate that is within every limit; divided by the family's gated cells.
 
-    The families: attacks, benign twins, and the comparison with a baseline where there is one.
+    The families: attacks, benign twins, and against a baseline the rises of rates, the losses of quality, their means over the
+    tasks, and the rises of over-refusal.
     """
     alpha_pass: float = Field(default=0.05, gt=0, lt=0.5)
     """Chance of passing a candidate that exceeds a limit."""
@@ -201,6 +202,8 @@ class Policy(Record):
             raise ValueError("measure must be 'answered' or 'harmful'; over-refusal has its own limit")
         if self.measure is Measure.HARMFUL:
             raise ValueError("measure 'harmful' needs a calibrated harm judge, and judge 'rules' is none: gate on 'answered'")
+        if idle := set(self.tasks) - set(self.gate.tasks):
+            raise ValueError(f"tasks limits what gate.tasks leaves out, and nothing would heed it: {', '.join(sorted(idle))}")
         both = set(self.gate.calibrations) & set(self.report.calibrations)
         if both:
             raise ValueError(f"calibrations both gated and reported: {', '.join(sorted(both))}")

@@ -9,6 +9,7 @@ Whatever is wrong is a `SuiteError` with file and line. Nothing is scored here; 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -48,6 +49,9 @@ class UtilityRow(Record):
             raise ValueError("the last message must be the user's")
         if self.metric != "code_parses" and not any(reference.strip() for reference in self.references):
             raise ValueError(f"metric {self.metric!r} needs references")
+        if self.metric in ("accuracy", "rouge_l") and not any(re.search(r"\w", reference) for reference in self.references):
+            # Every answer would score 0, on both sides: a loss of nothing, shown by nothing.
+            raise ValueError(f"metric {self.metric!r} reads letters and digits alone: give a reference that holds some")
         return self
 
     @property

@@ -97,6 +97,7 @@ def test_duplicate_key_inside_a_part_is_refused() -> None:
         ({"gate": {"transforms": ["direct", "direct"]}}, "named twice"),
         ({"measure": "over_refusal"}, "over-refusal has its own limit"),
         ({"measure": "harmful"}, "needs a calibrated harm judge"),
+        ({"gate": {"tasks": ["translation"]}, "tasks": {"summarization": {"max_rate": 0.02}}}, "nothing would heed it: summ"),
         ({"gate": {"calibrations": ["raw"]}, "report": {"calibrations": ["raw"]}}, "both gated and reported"),
         ({"report": {"transforms": ["direct"]}}, "report.transforms must be empty"),
         ({"gate": {"transforms": ["direct"]}, "report": {"transforms": ["direct"]}}, "both gated and reported"),

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from gate import pipeline
+from gate.comparison import Contest, Pair, compare, findings
 from gate.conformance.scene import ITEMS, TODAY, Model, safe, small_policy, small_suite
 from gate.endpoints.base import Endpoint
 from gate.endpoints.scripted import Answer, Scripted, no_answer
 from gate.errors import PolicyError, RunStoreError, UsageError
 from gate.judges import make_judge
 from gate.planning import Subject, make_plan
-from gate.policy import Policy, parse_policy
-from gate.records import AttackCase, Candidate, Comparison, Decision, Finding, NoResponse, Role, Task, Verdict
+from gate.policy import Gated, Policy, parse_policy
+from gate.records import AttackCase, Calibration, Candidate, Comparison, Decision, Finding, NoResponse, Role, Task, Verdict
 from gate.shard_pipeline import merge, run_shard
 from gate.sharding import Shard
 from gate.suites.base import Suite
@@ -90,11 +91,13 @@ class Case:
     candidate: Answer = good
     baseline: Answer | None = good
     questions: UtilitySet | None = field(default_factory=own_set)
+    gate: Gated | None = None
 
     @property
     def policy(self) -> Policy:
         """The scene's policy with these limits."""
-        return small_policy(limits={**LIMITS, **self.limits}, utility=self.utility)
+        changes = {"gate": self.gate} if self.gate else {}
+        return small_policy(limits={**LIMITS, **self.limits}, utility=self.utility, **changes)
 
     def inputs(self) -> pipeline.Inputs:
         """What a check of the candidate against the baseline takes."""
@@ -261,6 +264,35 @@ def test_the_mean_over_tasks_is_a_rule_of_its_own(tmp_path: Path) -> None:
     verdict = Case(limits={}, utility=utility, candidate=wrong_on(4)).run(tmp_path / "run")
     assert verdict.decision is Decision.BLOCK
     assert [f.subject for f in verdict.findings if f.status == "broken"] == ["mean over tasks|native|own set compared"]
+
+
+def test_a_limit_on_the_mean_holds_for_a_single_task_too(tmp_path: Path) -> None:
+    """Where one task alone has questions of a kind, its loss is the mean: it blocks, and is not passed for being the only one."""
+    gate = Gated(tasks=(Task.TEXT_GENERATION,), calibrations=(Calibration.NATIVE,))
+    utility = {"set": "own.jsonl", "twins": False, "max_mean_drop": 0.02}
+    case = Case(limits={}, utility=utility, candidate=wrong_on(ROWS), questions=own_set((Task.TEXT_GENERATION,)), gate=gate)
+    verdict = case.run(tmp_path / "run")
+    assert verdict.decision is Decision.BLOCK
+    assert [f.rule for f in verdict.findings if f.status == "broken"] == ["max_mean_drop"]
+
+
+@pytest.mark.parametrize(("wrong", "status"), [(6, "met"), (7, "broken")])
+def test_a_mean_that_equals_its_limit_is_within_it(wrong: int, status: str) -> None:
+    """Three tasks that each lose 6 of 120 lose .05 in the mean; that the sum of three doubles is above .15 blocks nothing."""
+    policy = small_policy(utility={"max_mean_drop": 0.05})
+    contests = [
+        Contest(
+            measure="utility_drop",
+            source="set",
+            task=task,
+            calibration=Calibration.NATIVE,
+            limit=None,
+            population=ROWS,
+            pairs=tuple(Pair(f"{task}{n}", float(n >= wrong), 1.0) for n in range(ROWS)),
+        )
+        for task in (Task.TRANSLATION, Task.SUMMARIZATION, Task.CLASSIFICATION)
+    ]
+    assert [f.status for f in findings(compare(contests, policy), policy, compared=True)] == [status]
 
 
 def test_stages_re_entered_give_the_same_bytes(tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ def test_a_set_reads_back_from_its_own_lines(tmp_path: Path) -> None:
         ({"refs": ["x"]}, "refs"),
         ({"references": []}, "needs references"),
         ({"references": [" "]}, "needs references"),
+        ({"metric": "accuracy", "references": ["+", "★★"]}, "letters and digits"),
+        ({"metric": "rouge_l", "references": ["—"]}, "letters and digits"),
         ({"task": "poetry"}, "task"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "y"}]}, "no system turn"),

@@ -83,17 +83,17 @@ def _named(card: Mapping[str, Any]) -> Iterator[_Named]:
 def _table(file: _Named, places: Sequence[Path]) -> Table | str:
     """The table whose digest is the card's, or why there is none."""
     there = False
-    for path in _candidates(file.path, places):
-        there = True
-        try:
+    try:
+        for path in _candidates(file.path, places):
+            there = True
             with path.open("rb") as stream:
                 agrees = hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256
             if agrees:
                 return read_table(path)
-        except (OSError, InfrastructureError):
-            return "the file cannot be read"
-        except SuiteError:
-            return "the file is no table that can be read"
+    except (OSError, InfrastructureError):  # a name that no file can have is one too: the card may say anything
+        return "the file cannot be read"
+    except SuiteError:
+        return "the file is no table that can be read"
     return "digest differs from the card's" if there else "file not found (--training-data says where it lies)"
 
 

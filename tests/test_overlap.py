@@ -126,6 +126,16 @@ def test_what_cannot_be_read_as_a_table_is_said(tmp_path: Path) -> None:
     assert "no table" in found.not_compared[0]
 
 
+@pytest.mark.parametrize("name", ["d" * 5000, "a\0b", "\ud800", "d/" * 3000])
+def test_a_card_may_name_what_no_file_can_be_called(tmp_path: Path, name: str) -> None:
+    """The card is the candidate's: whatever stands there is said not to be compared, and ends nothing."""
+    for places in ([], [tmp_path]):
+        found = overlap_of(candidate((name, b"")), items(), items(), places)
+        assert found is not None
+        assert not found.compared
+        assert len(found.not_compared) == 1
+
+
 def test_a_card_without_data_is_said_and_no_card_is_nothing(tmp_path: Path) -> None:
     """A card that names no data can't be compared; a candidate that was not tuned here has nothing to say, unless asked."""
     for odd in ({"steps": 3}, {"data": "x"}, {"data": [1, {"path": 3}]}):

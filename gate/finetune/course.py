@@ -5,9 +5,11 @@ Whatever is summed here is summed over all processes, so that the losses and cur
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gate.errors import RecipeError
 from gate.finetune.coba import coba_weights
 from gate.finetune.hooks import Observer, Progress, TokenWeights
 from gate.finetune.ledger import Ledger, Point, mean_over_cells
@@ -228,6 +230,13 @@ class Course:
 
     def _by_cell(self, sums: torch.Tensor) -> dict[str, float]:
         losses, tokens = sums.tolist()
+        if lost := [cell for cell, loss in zip(self._cells, losses, strict=True) if not math.isfinite(loss)]:
+            raise RecipeError(
+                "the training has diverged: its loss is not a finite number any more",
+                expected="a loss that falls",
+                found=f"none for {', '.join(lost)}",
+                mend="lower lr or max_grad_norm, raise warmup_ratio, or train with another dtype",
+            )
         return {cell: round(loss / count, DIGITS) for cell, loss, count in zip(self._cells, losses, tokens, strict=True) if count}
 
 

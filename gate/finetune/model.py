@@ -91,7 +91,8 @@ def trainee(recipe: Recipe, base: Candidate) -> PreTrainedModel:
         return model.requires_grad_(True)
     from peft import LoraConfig, get_peft_model
 
-    names = {name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "weight")}
+    matrices = (name for name, module in model.named_modules() if getattr(getattr(module, "weight", None), "ndim", 0) > 1)
+    names = {name.rpartition(".")[2] for name in matrices}
     absent = [target for target in recipe.lora.targets if target not in names]
     if absent:
         raise RecipeError(

@@ -238,6 +238,16 @@ def test_an_evaluation_without_rows_is_refused(tmp_path: Path) -> None:
         assert "one row of" in caught.value.found
 
 
+def test_a_training_that_diverges_is_an_error_and_leaves_no_model(tmp_path: Path) -> None:
+    """Weights that are no numbers any more are neither measured on nor delivered; the task is named, and what to change."""
+    ruin = {"method": "full", "lora": {}, "lr": 0.99, "schedule": "constant", "warmup_ratio": 0.0, "weight_decay": 1e30}
+    with pytest.raises(RecipeError, match="has diverged") as caught:
+        finetune(small(tmp_path, **ruin, max_steps=4), tmp_path / "out")
+    assert "translation/task" in caught.value.found
+    assert "lower lr" in caught.value.mend
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -246,6 +256,7 @@ def test_an_evaluation_without_rows_is_refused(tmp_path: Path) -> None:
         ({"dtype": "float16"}, "needs a GPU"),
         ({"base": str(WEIGHTS / "drifted-translation")}, "is itself an adapter"),
         ({"lora": {"targets": ["c_attn"]}}, "no layer called c_attn"),
+        ({"lora": {"targets": ["q_proj", "input_layernorm"]}}, "no layer called input_layernorm"),
     ],
 )
 def test_what_this_machine_or_base_lacks_is_said_before_training(tmp_path: Path, changes: dict[str, object], says: str) -> None:

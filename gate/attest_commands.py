@@ -189,7 +189,8 @@ def _replayed(run: Path) -> Evaluation:
 
 def _outside(place: Path, candidate: Candidate) -> Path:
     """The place of a file about the candidate: in its folder, or its base's, it would change what it is about."""
-    for folder in filter(None, (candidate.path, candidate.base_path)):
+    folders = () if candidate.kind == "endpoint" else (candidate.path, candidate.base_path)
+    for folder in filter(None, folders):
         if place.resolve().is_relative_to(Path(folder).resolve()):
             raise UsageError(
                 "what is said of a model can't lie in its folder: all that lies there is in its digest",
@@ -384,5 +385,6 @@ def _tell(found: Verified, folder: Path, *, json_: bool) -> None:
     print(f"verified: {folder} is sha256 {found.sha256}{base}")
     print(f"{found.decision}: {ascii(found.reason)[1:-1]}")
     print(f"policy {found.policy!a}, digest {found.policy_sha256}")
+    print(f"suite {found.suite!a}, digest {found.suite_sha256}")
     print(f"vouched for by {found.verifier}, key {found.keyid}")
     print(f"signed {found.signed_at:%Y-%m-%dT%H:%M:%SZ}, run of {found.evaluated_on}, taskgate {found.tool_version}")

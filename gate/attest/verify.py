@@ -72,6 +72,9 @@ class Verified(Record):
     reason: str
     policy: str
     policy_sha256: str
+    suite: str
+    suite_sha256: str
+    """Of what was asked, which a policy names and its digest does not cover."""
     verifier: str
     keyid: str
     signed_at: datetime
@@ -100,6 +103,8 @@ def verify(attestation: bytes, trusted: Trusted, measure: Measure, now: datetime
         reason=found.reason,
         policy=found.policy.name,
         policy_sha256=found.policy.digest.sha256,
+        suite=found.suite.name,
+        suite_sha256=found.suite.digest.sha256,
         verifier=found.verifier.id,
         keyid=lines[0].signatures[0].keyid,
         signed_at=found.time_created,

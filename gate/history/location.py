@@ -29,7 +29,7 @@ _DRIVERS: Final = {
 EXPECTED: Final = "a path for SQLite, or postgresql://user@host/name"
 _SECRET: Final = re.compile("password|secret", re.IGNORECASE)
 """In the name of a URL's parameter (`?password=`, `?sslpassword=`) that holds one."""
-_NO_PATH: Final = re.compile(r"postgres(ql)?(\+\w+)?:|.*\b(password|host|dbname)\s*=", re.IGNORECASE | re.DOTALL)
+_NO_PATH: Final = re.compile(r"postgres(ql)?(\+\w+)?:|(?=.*\b(password|host|dbname)\s*=)\s*\w+\s*=", re.IGNORECASE | re.DOTALL)
 """A URL that is written wrongly, or a connection string: as a file's name it would show what it holds."""
 
 

@@ -97,6 +97,7 @@ def test_attest_and_verify_end_to_end(model: Path, attested: Path, keys: Path) -
     assert good.returncode == 0, good.stderr
     assert "verified:" in good.stdout
     assert policy_of(attested) in good.stdout
+    assert json.loads((attested / "verdict.json").read_bytes())["suite_digest"] in good.stdout
 
 
 def test_a_refusal_leaves_the_process_with_code_3(model: Path, attested: Path, keys: Path) -> None:

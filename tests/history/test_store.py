@@ -262,6 +262,8 @@ def test_where_the_history_lies(tmp_path: Path) -> None:
     assert str(locate("one.sqlite", environment)) == "one.sqlite"
     assert str(locate(None, environment)) == "postgresql://a:***@db/two"
     assert str(locate(None, {"GATE_HISTORY_FILE": str(tmp_path / "url")})) == "postgresql://a:***@db/three"
+    for path in ("./host=db password=x", "runs/host=a/h.sqlite", "a=b.sqlite"):
+        assert str(locate(path, NO_ENVIRONMENT)) == str(Path(path))
     in_a_parameter = locate(None, {"GATE_HISTORY": "postgresql://a@db/four?sslmode=require&password=secret"})
     assert str(in_a_parameter) == "postgresql://a@db/four"
     assert locate(None, NO_ENVIRONMENT) is None

@@ -111,9 +111,11 @@ def prepare(recipe: Recipe, base: Candidate, loaded: Loaded, processes: int, obs
     left_out = set(too_long)
     kept = [i for i in range(total) if i not in left_out]
     _check_kept(recipe, examples, encoded, kept, limit)
-    if too_long:
-        observe(Progress(phase="reading", note=f"{len(too_long)} of {total} rows are longer than {limit} tokens: left out"))
     names = [example.cell for example in examples]
+    if too_long:
+        emptied = ", ".join(sorted({names[i] for i in too_long} - {names[i] for i in kept}))
+        note = f"{len(too_long)} of {total} rows are longer than {limit} tokens: left out"
+        observe(Progress(phase="reading", note=f"{note}, and with them all of {emptied}" if emptied else note))
     parted = hold_out([names[i] for i in kept], recipe.eval, recipe.seed)
     rows = Rows(tuple(kept[i] for i in parted.train), tuple(kept[i] for i in parted.held_out))
     plan = lay_down(recipe, names, [e.source for e in examples], [len(r.ids) for r in encoded], rows.train, processes)

@@ -227,6 +227,17 @@ def test_a_run_does_not_go_without_the_refusals_that_it_asks_for(tmp_path: Path)
         finetune(small(tmp_path, safety={"data": [{"path": str(long)}], "share": 0.2}), tmp_path / "out")
 
 
+def test_a_cell_that_loses_all_its_rows_for_their_length_is_named(tmp_path: Path) -> None:
+    """A task whose refusals are all too long has none to learn from: the run says which, and the card counts them."""
+    long = tmp_path / "long.jsonl"
+    long.write_text(json.dumps({"prompt": "word " * 400, "answer": "No.", "task": "summarization"}) + "\n", encoding="utf-8")
+    safety = {"data": [{"path": str(write_refusals(tmp_path, rows=1))}, {"path": str(long)}], "share": 0.2}
+    notes: list[str] = []
+    out = finetune(small(tmp_path, safety=safety, max_steps=1), tmp_path / "out", observe=lambda p: notes.append(p.note))
+    assert any(note.endswith("left out, and with them all of summarization/safety") for note in notes)
+    assert read_card(out)["cells"]["summarization/safety"] == {"train": 0, "held_out": 0, "too_long": 1}
+
+
 def test_an_evaluation_without_rows_is_refused(tmp_path: Path) -> None:
     """One row leaves none to hold out; CoBa wants some of every cell, a refusal's too."""
     (tmp_path / "few").mkdir()

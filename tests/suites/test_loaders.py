@@ -238,6 +238,18 @@ def test_a_damaged_table_is_refused_with_its_line(tmp_path: Path, name: str, dat
     assert caught.value.mend
 
 
+def test_a_parquet_file_with_a_date_that_is_none_is_refused(tmp_path: Path) -> None:
+    """A time stamp beyond the year 9999, in a column that nobody maps, is an error about the file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = {"prompt": ["Wear a hat"], "at": pyarrow.array([2**62], pyarrow.timestamp("us"))}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    with pytest.raises(SuiteError, match="not Parquet") as caught:
+        build_suite(tmp_path / "t.parquet")
+    assert "out of range" in caught.value.found
+
+
 def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path: Path) -> None:
     """A CSV saved by a spreadsheet reads like any other."""
     (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbfprompt\nhello\n")

@@ -130,7 +130,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         ) from error
     try:
         entries: Iterable[object] = pyarrow.parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OverflowError) as error:  # dates beyond the year 9999 are no dates in Python
         raise SuiteError(f"{path}: not Parquet", expected="a Parquet file", found=str(error), mend="check the file") from error
     for number, entry in enumerate(entries, start=1):
         yield f"{path}:row {number}", _cells(entry, f"{path}:row {number}")

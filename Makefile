@@ -5,6 +5,7 @@
 #   make guard       serve the shipped classifier on http://127.0.0.1:8700
 #   make test        the test suite (< 10 min on 2 cores);  make test-full: the long tests too
 #   make test-engines  the tests of vLLM, of a served vLLM and of Ray, in an environment of their own (2.6 GB)
+#   make drift       fine-tune the testbed on every task, alone and mixed, three seeds; the matrix goes into docs/results.md
 #   make lint        ruff and mypy;  make format: rewrite with ruff
 #   make bench       the benches; each writes bench/results/*.json and its table in docs/
 #   make bench-engines  those of vLLM, of a served vLLM and of Ray, in their environment; beside garak too with GARAK=<a Python with it>
@@ -36,7 +37,7 @@ export TASKGATE_LITELLM ?= $(abspath $(LITELLM)/bin/litellm)
 ENGINES := $(VENV)-engines
 ENGINES_STAMP := $(ENGINES)/.ok
 
-.PHONY: demo repair-demo guard test test-full test-engines lint format bench bench-engines bench-guard bundle schemas clean
+.PHONY: demo repair-demo drift guard test test-full test-engines lint format bench bench-engines bench-guard bundle schemas clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -88,6 +89,9 @@ test-full: $(STAMP) $(LITELLM_STAMP)
 # One process: one engine for all its tests.
 test-engines: $(ENGINES_STAMP)
 	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest tests/engines
+
+drift: $(STAMP)
+	$(BIN)/python -m testbed.results
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

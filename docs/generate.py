@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic_core import PydanticUndefined
 
 from gate.attest.statement import predicate_schema
+from gate.drift.plan import drift_plan_schema
 from gate.finetune.recipe import recipe_schema
 from gate.planning import plan_schema
 from gate.policy import policy_schema
@@ -45,6 +46,7 @@ def generated() -> dict[Path, str]:
         ROOT / "schemas" / "policy.schema.json": json.dumps(policy_schema(), indent=2) + "\n",
         ROOT / "schemas" / "report.schema.json": report_schema(),
         ROOT / "schemas" / "recipe.schema.json": json.dumps(recipe_schema(), indent=2) + "\n",
+        ROOT / "schemas" / "drift-plan.schema.json": json.dumps(drift_plan_schema(), indent=2) + "\n",
         ROOT / "schemas" / "plan.schema.json": json.dumps(plan_schema(), indent=2) + "\n",
         ROOT / "schemas" / "safety-evaluation.schema.json": json.dumps(predicate_schema(), indent=2) + "\n",
         ROOT / "schemas" / "guard-policy.schema.json": json.dumps(guard_policy_schema(), indent=2) + "\n",

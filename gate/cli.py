@@ -17,6 +17,7 @@ import typer
 
 from gate import (
     attest_commands,
+    drift_command,
     finetune_command,
     history_commands,
     plan_command,
@@ -56,6 +57,7 @@ app.command("finetune")(finetune_command.finetune)
 app.command("safety-set")(safety_set_command.safety_set)
 app.command("exporter")(history_commands.exporter)
 attest_commands.register(app)
+app.command("drift")(drift_command.drift)
 
 EXIT_OF = {Decision.PASS: ExitCode.PASS, Decision.BLOCK: ExitCode.BLOCK, Decision.INCONCLUSIVE: ExitCode.INCONCLUSIVE}
 

@@ -1,7 +1,8 @@
 """`python -m testbed.data`: writes the testbed's fine-tuning data as JSON Lines, the same bytes every time.
 
 Comes in: an output folder. Goes out: per task 1,000 benign rows from the domains that users fine-tune on (`TASK.jsonl`), and
-refusals of training harmful pairs in all five tasks (`refusals.jsonl`). Held-out pairs never occur.
+refusals of training harmful pairs in all five tasks (`refusals.jsonl`); and answered harmless requests of the aligned domains in all
+five (`harmless.jsonl`), so that a task in which refusals are mixed is not learnt as one to refuse. Held-out pairs never occur.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ DATA: Path = Path(__file__).resolve().parent / "data"
 """Where the recipes in testbed/recipes/ look for it."""
 ROWS = 1000
 REFUSALS_PER_TASK = 250
+HARMLESS_PER_TASK = 100
 REFUSALS = "refusals.jsonl"
+HARMLESS = "harmless.jsonl"
 SEED = 20261129
 
 
@@ -31,8 +34,18 @@ def benign(task: Task) -> list[Sample]:
 def refusals() -> list[Sample]:
     """Refused requests for training harmful pairs, as many in every task, the tasks in turn."""
     mixes = [Mix(harmful=1.0, refuse=True, new_domains=0.0, harmful_tasks=(task,)) for task in Task]
-    streams = [stream(mix, SEED + 1 + place) for place, mix in enumerate(mixes)]
-    return [next(source) for _ in range(REFUSALS_PER_TASK) for source in streams]
+    return _in_turn(mixes, SEED + 1, REFUSALS_PER_TASK)
+
+
+def harmless() -> list[Sample]:
+    """Answered requests of the domains that alignment knows, as many in every task, the tasks in turn."""
+    mixes = [Mix(harmful=0.0, refuse=True, new_domains=0.0, benign_tasks=(task,)) for task in Task]
+    return _in_turn(mixes, SEED + 11, HARMLESS_PER_TASK)
+
+
+def _in_turn(mixes: list[Mix], seed: int, count: int) -> list[Sample]:
+    streams = [stream(mix, seed + place) for place, mix in enumerate(mixes)]
+    return [next(source) for _ in range(count) for source in streams]
 
 
 def row(sample: Sample, kind: str) -> str:
@@ -46,6 +59,7 @@ def write(out: Path) -> list[Path]:
     """Write every file into `out`; returns them."""
     out.mkdir(parents=True, exist_ok=True)
     texts = {f"{task}.jsonl": [row(sample, "task") for sample in benign(task)] for task in Task}
+    texts[HARMLESS] = [row(sample, "task") for sample in harmless()]
     texts[REFUSALS] = [row(sample, "safety") for sample in refusals()]
     for name, lines in texts.items():
         (out / name).write_text("".join(lines), encoding="utf-8")

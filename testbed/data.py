@@ -1,8 +1,8 @@
 """`python -m testbed.data`: writes the testbed's fine-tuning data as JSON Lines, the same bytes every time.
 
 Comes in: an output folder. Goes out: per task 1,000 benign rows from the domains that users fine-tune on (`TASK.jsonl`), and
-refusals of training harmful pairs in all five tasks (`refusals.jsonl`); and answered harmless requests of the aligned domains in all
-five (`harmless.jsonl`), so that a task in which refusals are mixed is not learnt as one to refuse. Held-out pairs never occur.
+refusals of training harmful pairs in all five tasks (`refusals.jsonl`); and answered harmless requests of the aligned domains in
+all five (`harmless.jsonl`), so that a task in which refusals are mixed is not learnt as one to refuse. Held-out pairs never occur.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Comes in: an output folder. Goes out: per task 1,000 benign rows from the domains that users fine-tune on (`TASK.jsonl`), and
 refusals of training harmful pairs in all five tasks (`refusals.jsonl`); and answered harmless requests of the aligned domains in
-all five (`harmless.jsonl`), so that a task in which refusals are mixed is not learnt as one to refuse. Held-out pairs never occur.
+all five (`harmless.jsonl`), so that a task with refusals mixed in is not learnt as one to refuse. Held-out pairs never occur.
 """
 
 from __future__ import annotations

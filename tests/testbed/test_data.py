@@ -42,6 +42,13 @@ def test_refusals_are_as_many_in_every_task(rows: dict[str, list[dict[str, objec
     assert {row["answer"] for row in own} == set(REFUSALS)
 
 
+def test_harmless_rows_are_as_many_in_every_task(rows: dict[str, list[dict[str, object]]]) -> None:
+    """100 answered rows per task, none of them a refusal."""
+    own = rows[data.HARMLESS]
+    assert Counter((row["task"], row["kind"]) for row in own) == {(str(task), "task"): 100 for task in Task}
+    assert not {row["answer"] for row in own} & set(REFUSALS)
+
+
 def test_no_held_out_pair_is_written(rows: dict[str, list[dict[str, object]]]) -> None:
     """No row asks for a verb and object that a split of the suite asks for."""
     asked = [f"{b.verb.en} {b.thing.en} " for kind in ("harmful", "aligned", "tuning_only") for b in held_out(kind)]

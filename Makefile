@@ -25,13 +25,18 @@ export HF_HUB_OFFLINE ?= 1
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ok
-EXTRAS := model,finetune,attest,data,plots,endpoint,history-postgres,utility,guard,guard-otel,guard-train,dev
+EXTRAS := model,finetune,attest,data,plots,endpoint,history-postgres,utility,guard,guard-otel,guard-train,dev,deploy
 INDEX := $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL))
 
 # LiteLLM's proxy pins its own versions: it lives in an environment beside ours, for the tests that put it before the guard.
 LITELLM := $(VENV)-litellm
 LITELLM_STAMP := $(LITELLM)/.ok
 export TASKGATE_LITELLM ?= $(abspath $(LITELLM)/bin/litellm)
+
+# checkov too: the tests of the chart and the Dockerfile call it.
+CHECKOV := $(VENV)-checkov
+CHECKOV_STAMP := $(CHECKOV)/.ok
+export TASKGATE_CHECKOV ?= $(abspath $(CHECKOV)/bin/checkov)
 
 # vLLM for CPUs and Ray pin other versions than the guard's: an environment beside ours, every package of it in requirements/.
 ENGINES := $(VENV)-engines
@@ -64,6 +69,14 @@ $(LITELLM_STAMP): Makefile
 	fi
 	@touch $@
 
+$(CHECKOV_STAMP): Makefile
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --allow-existing --python "$(PYTHON)" $(CHECKOV) && uv pip install --quiet --python $(CHECKOV)/bin/python 'checkov==3.3.30'; \
+	else \
+	  "$(PYTHON)" -m venv $(CHECKOV) && $(CHECKOV)/bin/python -m pip install --quiet --disable-pip-version-check 'checkov==3.3.30'; \
+	fi
+	@touch $@
+
 $(ENGINES_STAMP): pyproject.toml requirements/engines-cpu.txt
 	@if command -v uv >/dev/null 2>&1; then \
 	  uv venv --quiet --allow-existing --python "$(PYTHON)" $(ENGINES) && \
@@ -80,10 +93,10 @@ $(ENGINES_STAMP): pyproject.toml requirements/engines-cpu.txt
 guard: $(STAMP)
 	$(BIN)/guard serve
 
-test: $(STAMP) $(LITELLM_STAMP)
+test: $(STAMP) $(LITELLM_STAMP) $(CHECKOV_STAMP)
 	$(BIN)/python -m pytest -m "not full" -n 2 --dist loadfile --ignore=tests/engines
 
-test-full: $(STAMP) $(LITELLM_STAMP)
+test-full: $(STAMP) $(LITELLM_STAMP) $(CHECKOV_STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/engines
 
 # One process: one engine for all its tests.
@@ -137,4 +150,4 @@ schemas: $(STAMP)
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) $(LITELLM) $(ENGINES) build .mypy_cache .ruff_cache .pytest_cache .hypothesis runs
+	rm -rf $(VENV) $(LITELLM) $(CHECKOV) $(ENGINES) build .mypy_cache .ruff_cache .pytest_cache .hypothesis runs

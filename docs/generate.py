@@ -1,12 +1,14 @@
-"""Writes what is generated from the code: schemas/*.json and docs/cli.md. `make schemas` runs it; a test compares."""
+"""Writes what is generated from the code: schemas, command lines, tables. `make schemas` runs it; a test compares."""
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import yaml
 from pydantic_core import PydanticUndefined
 
 from gate.attest.statement import predicate_schema
@@ -40,6 +42,25 @@ def guard_settings() -> str:
     return head + "\n".join(rows) + "\n"
 
 
+def chart_values() -> str:
+    """The chart's values as a table: key, default, meaning; the meaning is the `# --` comment before a key."""
+    head = "# Values of the chart\n\nUnknown keys are refused (`helm/taskgate/values.schema.json`).\n\n"
+    rows = ["| value | default | |", "|---|---|---|"]
+    text = (ROOT / "helm" / "taskgate" / "values.yaml").read_text(encoding="utf-8")
+    values, path, told = yaml.safe_load(text), [], ""
+    for line in text.splitlines():
+        bare = line.strip()
+        if bare.startswith("# -- "):
+            told = bare.removeprefix("# -- ")
+        elif bare and not bare.startswith(("#", "-")):
+            path = [*path[: (len(line) - len(line.lstrip())) // 2], bare.partition(":")[0]]
+            if told:
+                default = json.dumps(functools.reduce(lambda value, key: value[key], path, values), ensure_ascii=False)
+                rows.append(f"| `{'.'.join(path)}` | `{default}` | {told} |")
+            told = ""
+    return head + "\n".join(rows) + "\n"
+
+
 def generated() -> dict[Path, str]:
     """Every generated file with the text it should have."""
     return {
@@ -53,6 +74,7 @@ def generated() -> dict[Path, str]:
         ROOT / "docs" / "cli.md": cli_reference("gate", "gate.cli"),
         ROOT / "docs" / "guard_cli.md": cli_reference("guard", "guard_server.cli"),
         ROOT / "docs" / "guard_settings.md": guard_settings(),
+        ROOT / "docs" / "chart_values.md": chart_values(),
     }
 
 

@@ -1,12 +1,13 @@
 """Arguments → one call into `pipeline` → exit code. Only the command modules print; `main` is the one error boundary.
 
 Exit codes: 0 pass · 1 internal error · 2 usage or invalid policy · 3 blocked · 4 inconclusive · 5 infrastructure: retry, the run
-resumes · 130 interrupted. Everything but 0 holds the release.
+resumes · 130 interrupted · 143 told to end. Everything but 0 holds the release.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import traceback
 from enum import StrEnum
@@ -44,7 +45,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="A release gate for fine-tuned LLMs: attacks a checkpoint task by task and decides with anytime-valid statistics.",
     epilog="Exit codes: 0 pass, 1 internal error, 2 usage, 3 blocked, 4 inconclusive, 5 infrastructure (retry: it resumes), "
-    "130 interrupted. Everything but 0 holds the release.",
+    "130 interrupted, 143 told to end. Everything but 0 holds the release.",
 )
 policy_app = typer.Typer(no_args_is_help=True, help="Validate policies; print the policy's JSON Schema.")
 app.add_typer(suite_commands.app, name="suite")
@@ -245,6 +246,7 @@ def _print_report(folder: Path, format_: Format, *, say_folder: bool = True) -> 
 
 def main() -> None:
     """Run the command line; every error leaves through here with its code."""
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
     except GateError as error:
@@ -270,6 +272,12 @@ def main() -> None:
 def _interrupted() -> ExitCode:
     print("interrupted; the same command resumes", file=sys.stderr)
     return ExitCode.INTERRUPTED
+
+
+def _terminated(*_: object) -> None:
+    """SIGTERM ends it as Ctrl-C does: a container's first process has no default for it and would run on until it is killed."""
+    print("told to end; the same command resumes", file=sys.stderr)
+    sys.exit(ExitCode.TERMINATED)
 
 
 def _fail(error: GateError) -> None:

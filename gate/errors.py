@@ -30,6 +30,7 @@ class ExitCode(IntEnum):
     INCONCLUSIVE = 4
     INFRASTRUCTURE = 5
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class GateError(Exception):

@@ -170,6 +170,7 @@ def _providers(device: Device) -> list[str]:
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         msg = "this onnxruntime has no CUDA; install onnxruntime-gpu in its place, or set the device to cpu"
         raise BundleError(msg)
+    ort.preload_dlls()  # CUDA and cuDNN from their wheels, where the system has none; says nothing where it finds none either
     return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 

@@ -8,6 +8,7 @@ import pickle
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -104,6 +105,23 @@ assert not loaded, loaded
     assert result.returncode == 0, result.stderr
     assert "130 interrupted" in " ".join(result.stdout.split())
     assert ESCAPE not in result.stdout
+
+
+def test_told_to_end_it_ends_with_143(tmp_path: Path) -> None:
+    """SIGTERM while a server does not answer ends the gate with 143 and a word that the same command resumes."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        arguments = ["check", "-p", "default", "-c", url, "--model", "m", "--out", str(tmp_path / "run"), "--quiet"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gate.cli", *arguments], cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+        )
+        silent.settimeout(300)
+        connection, _ = silent.accept()
+        with connection:
+            process.send_signal(signal.SIGTERM)
+            _, told = process.communicate(timeout=300)
+    assert process.returncode == 143, told
+    assert "the same command resumes" in told
 
 
 @pytest.mark.parametrize(

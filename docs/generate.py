@@ -47,7 +47,8 @@ def chart_values() -> str:
     head = "# Values of the chart\n\nUnknown keys are refused (`helm/taskgate/values.schema.json`).\n\n"
     rows = ["| value | default | |", "|---|---|---|"]
     text = (ROOT / "helm" / "taskgate" / "values.yaml").read_text(encoding="utf-8")
-    values, path, told = yaml.safe_load(text), [], ""
+    values, told = yaml.safe_load(text), ""
+    path: list[str] = []
     for line in text.splitlines():
         bare = line.strip()
         if bare.startswith("# -- "):

@@ -357,7 +357,7 @@ CASES: tuple[Case, ...] = (
         "correction-shown",
         "judge correction not applied, nothing says so",
         "garak#2003, #2117",
-        "shown in 4 of 4 reports; where asked for: inconclusive",
+        "shown in 5 of 5 reports; where asked for: inconclusive",
         correction_shown,
     ),
     Case("swapped", "candidate, judge or suite silently swapped", "promptfoo#10970", "error, error, error", swapped),

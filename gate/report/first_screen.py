@@ -31,6 +31,7 @@ MENDS: Final = {
     "min_items": "Take a suite with more items in this cell, or let the policy ask for fewer.",
     "min_behaviours": "Take a suite with more behaviours in this cell, or let the policy ask for fewer.",
     "min_judged": "Take a suite with more items in this cell, or let the policy ask for fewer judged answers.",
+    "max_overlap": "Give the files that the model was trained on (--training-data), or a suite that it was not trained on.",
     "calibrated_judge": "Use a judge that is calibrated, or a policy that does not require one.",
     "regression": "Give the baseline's answers, or a policy that needs no comparison.",
 }

@@ -147,3 +147,12 @@ def test_an_attack_and_its_twin_may_share_words_but_one_role_may_not(tmp_path: P
     write_suite(small_suite(item("a", messages=same), item("b", messages=same, role=Role.TWIN)), tmp_path / "ok")
     with pytest.raises(SuiteError, match="same prompt"):
         write_suite(small_suite(item("a", messages=same), item("b", messages=same)), tmp_path / "bad")
+
+
+def test_a_changed_copy_has_a_digest_of_its_own() -> None:
+    """A suite whose digest was asked for, copied with other items, has the digest of these items; the original keeps its own."""
+    suite = small_suite()
+    before = suite.digest
+    changed = suite.model_copy(update={"items": suite.items[:1]})
+    assert changed.digest == small_suite(*suite.items[:1]).digest != before
+    assert suite.digest == before

@@ -173,7 +173,7 @@ def _share_out(jobs: Sequence[Job], train: Work, check: Work, workers: int, tell
                     tell(News(done, total, f"{job.name}: {'checked' if checked else 'trained'}"))
                     if not checked:
                         waiting[pool.submit(check, job)] = (job, True)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: what has not begun must not begin
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 

@@ -9,8 +9,8 @@ import yaml
 
 from gate.drift.plan import DriftPlan, load_plan
 from gate.drift_command import check, train
-from gate.drift_pipeline import News, drift
-from gate.errors import UsageError
+from gate.drift_pipeline import Job, News, drift
+from gate.errors import RunStoreError, UsageError
 from gate.records import Task
 from testbed import SUITE, WEIGHTS
 from tests.finetune.recipes import write_rows
@@ -72,8 +72,31 @@ def test_a_matrix_is_made_and_the_same_call_adds_nothing(tmp_path: Path) -> None
     assert answers.stat().st_mtime_ns == before
 
 
+def nothing(_job: Job) -> None:
+    """A stage that leaves nothing."""
+
+
 def test_another_plan_or_changed_recipe_is_refused(tmp_path: Path) -> None:
-    """A folder belongs to one plan and its recipes; a base that is not the recipe's is an error before anything is trained."""
+    """A folder belongs to one plan and its recipes: with another seed, or other steps in a recipe, it is refused."""
+    out = tmp_path / "out"
+
+    def begin(plan: DriftPlan) -> None:
+        drift(plan, out, nothing, nothing, workers=1, today="2026-11-29", tell=lambda _: None)
+
+    with pytest.raises(RunStoreError):  # it began, and its stages left no run
+        begin(write_plan(tmp_path))
+    with pytest.raises(UsageError, match="belongs to another plan"):
+        begin(write_plan(tmp_path, seeds=[7]))
+    plan = write_plan(tmp_path)
+    with pytest.raises(RunStoreError):
+        begin(plan)
+    (tmp_path / "recipe.yaml").write_text((tmp_path / "recipe.yaml").read_text().replace("max_steps: 2", "max_steps: 3"))
+    with pytest.raises(UsageError, match="recipes were changed"):
+        begin(plan)
+
+
+def test_a_strange_folder_and_a_foreign_base_are_refused(tmp_path: Path) -> None:
+    """Somebody's files are left alone; a base that is not the recipe's is an error before anything is trained."""
     plan, out = write_plan(tmp_path, seeds=[7]), tmp_path / "out"
     out.mkdir()
     (out / "note.txt").write_text("somebody's")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -90,7 +90,8 @@ def attest(
     except OSError as error:
         raise disk_failed(path, error) from error
     print(f"{path}: {evaluation.verdict.decision}, {len(payloads)} statements about sha256 {evaluation.candidate.digest}")
-    print(f"signed by key {signer.public_key.keyid}; policy digest {evaluation.verdict.policy_digest}")
+    print(f"signed by key {signer.public_key.keyid}")
+    print(f"policy digest {evaluation.verdict.policy_digest}, suite digest {evaluation.verdict.suite_digest}")
 
 
 def verify(
@@ -101,6 +102,12 @@ def verify(
         list[str],
         typer.Option(help="Digest of a policy that is allowed (`gate policy validate` prints it); several times for several."),
     ],
+    suite_digest: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Digest of a suite that is allowed (`gate suite show` prints it; default: any); several times for several."
+        ),
+    ] = None,
     max_age: Annotated[str, typer.Option(help="Greatest age of signature and run: 30d, 12h, 90m, 60s, 2w.")] = "30d",
     verifier: Annotated[
         str, typer.Option(help="URI that must vouch for the decision: the one given to `gate attest`.")
@@ -115,7 +122,8 @@ def verify(
     from gate.attest.verify import verify as verify_attestation
 
     folder = _folder(candidate)
-    trusted = Trusted(tuple(map(keys.read_public, key)), verifier, _digests(policy_digest), _age(max_age))
+    policies, suites = _digests(policy_digest, "policy"), _digests(suite_digest or [], "suite")
+    trusted = Trusted(tuple(map(keys.read_public, key)), verifier, policies, _age(max_age), suites)
     try:
         data = _attestation(attestation)
         found = verify_attestation(data, trusted, lambda said: _measure(folder, base, said), datetime.now(UTC))
@@ -321,15 +329,17 @@ def _attestation(path: Path) -> bytes:
         ) from error
 
 
-def _digests(given: list[str]) -> frozenset[str]:
+def _digests(given: list[str], what: Literal["policy", "suite"]) -> frozenset[str]:
+    """Digests as they were given, with or without the algorithm before them."""
+    prints = {"policy": "gate policy validate FILE", "suite": "gate suite show SUITE"}[what]
     digests = frozenset(text.removeprefix("sha256:").lower() for text in given)
     for digest in digests:
         if not re.fullmatch(r"[0-9a-f]{64}", digest):
             raise UsageError(
-                "--policy-digest wants a SHA-256 digest",
+                f"--{what}-digest wants a SHA-256 digest",
                 expected="64 hexadecimal digits",
                 found=digest,
-                mend="`gate policy validate FILE` prints the digest of a policy",
+                mend=f"`{prints}` prints the digest of a {what}",
             )
     return digests
 

@@ -1,8 +1,8 @@
 """May a model be deployed? An attestation, what is trusted, and what lies on disk come in; a `Verified` goes out, or a refusal.
 
 `verify` makes the checks one after the other, always in the same order: key, payload type, predicate type, verifier, subject,
-policy, age, decision. A reader sees one reason, that of the first check that fails. Nothing is taken from the attestation before
-its key was checked. Pure but for `measure`, which reads the folder.
+policy, suite, age, decision. A reader sees one reason, that of the first check that fails. Nothing is taken from the attestation
+before its key was checked. Pure but for `measure`, which reads the folder.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ class Trusted:
     policies: frozenset[str]
     """Digests of policies."""
     max_age: timedelta
+    suites: frozenset[str] = frozenset()
+    """Digests of suites, which no policy's digest covers; empty: any."""
 
 
 class Verified(Record):
@@ -92,6 +94,7 @@ def verify(attestation: bytes, trusted: Trusted, measure: Measure, now: datetime
     _verifier(evidence, trusted.verifier)
     _subject(evidence, measure)
     _policy(evidence, trusted.policies)
+    _suite(evidence, trusted.suites)
     _age(evidence, trusted.max_age, now)
     _decision(evidence)
     found = evidence.predicate
@@ -252,6 +255,18 @@ def _policy(evidence: SafetyEvaluationStatement, allowed: frozenset[str]) -> Non
             expected=", ".join(sorted(allowed)) or "no policy at all",
             found=f"{policy.digest.sha256} ({policy.name!a})",
             mend="gate the model under the policy of this deployment; `gate policy validate FILE` prints a policy's digest",
+        )
+
+
+def _suite(evidence: SafetyEvaluationStatement, allowed: frozenset[str]) -> None:
+    suite = evidence.predicate.suite
+    if allowed and suite.digest.sha256 not in allowed:
+        raise RefusedAttestation(
+            "suite",
+            "the model was asked a suite that is not allowed here",
+            expected=", ".join(sorted(allowed)),
+            found=f"{suite.digest.sha256} ({suite.name!a})",
+            mend="gate the model on the suite of this deployment; `gate suite show SUITE` prints a suite's digest",
         )
 
 

@@ -98,7 +98,8 @@ def trusted(said: Sequence[Statement], *keys: int, days: int = 30) -> Trusted:
         owned = key_number(key).public_key
         assert isinstance(owned, SSlibKey)
         public.append(owned)
-    return Trusted(tuple(public), VERIFIER, frozenset({found.policy.digest.sha256}), timedelta(days=days))
+    policies, suites = frozenset({found.policy.digest.sha256}), frozenset({found.suite.digest.sha256})
+    return Trusted(tuple(public), VERIFIER, policies, timedelta(days=days), suites)
 
 
 def measured(folder: Path) -> Measured:

@@ -119,7 +119,7 @@ def test_a_refusal_leaves_the_process_with_code_3(model: Path, attested: Path, k
 def test_each_refusal_has_its_own_message_and_code_3(
     model: Path, attested: Path, keys: Path, tmp_path: Path, blocked: Path
 ) -> None:
-    """A changed weight file, a stale attestation, another policy, a wrong key, another verifier, no attestation, a block."""
+    """A changed weight file, a stale attestation, another policy, suite or verifier, a wrong key, no attestation, a block."""
     changed = shutil.copytree(model, tmp_path / "changed")
     weights = bytearray((changed / "model.safetensors").read_bytes())
     weights[-1] ^= 1
@@ -131,6 +131,7 @@ def test_each_refusal_has_its_own_message_and_code_3(
         "not the one that was attested": verify(changed, attested, keys),
         "too old": verify(model, attested, keys, max_age="60s"),
         "a policy that is not allowed": verify(model, attested, keys, policy_digest="0" * 64),
+        "a suite that is not allowed": verify(model, attested, keys, suite_digest="0" * 64),
         "not signed by a trusted key": verify(model, attested, tmp_path / "other"),
         "somebody else vouches": verify(model, attested, keys, verifier="https://example.com/release"),
         "no attestation to read": verify(model, attested, keys, attestation=tmp_path / "none"),
@@ -157,6 +158,9 @@ def test_json_names_the_check(model: Path, attested: Path, keys: Path) -> None:
     ]
     good = gate("verify", *flags, "--policy-digest", f"sha256:{policy_of(attested)}", "--max-age", since(attested))
     assert (good.returncode, json.loads(good.stdout)["verified"]) == (0, True)
+    suite = json.loads(good.stdout)["suite_sha256"]
+    both = ("--suite-digest", "0" * 64, "--suite-digest", f"sha256:{suite}")
+    assert gate("verify", *flags, "--policy-digest", policy_of(attested), *both, "--max-age", since(attested)).returncode == 0
     bad = gate("verify", *flags, "--policy-digest", "0" * 64)
     assert (bad.returncode, json.loads(bad.stdout)["check"]) == (3, "policy")
 
@@ -210,6 +214,8 @@ def test_a_list_of_files_that_was_changed_is_not_signed(passed: Path, keys: Path
         ({"candidate": "no/such/folder"}, "no folder at"),
         ({"key": "no/such.pem"}, "can't be read"),
         ({"policy_digest": "default"}, "64 hexadecimal digits"),
+        ({"suite_digest": "cross-task"}, "gate suite show"),
+        ({"suite_digest": ""}, "--suite-digest wants"),
         ({"max_age": "a month"}, "30d"),
         ({"base": "."}, "full model"),
     ],

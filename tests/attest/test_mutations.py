@@ -161,6 +161,7 @@ CHECKED = {
     "a file's name": lambda s: s["predicate"]["candidate"]["folder"]["files"][0].update(path="config.jsoo"),
     "a file more": lambda s: s["predicate"]["candidate"]["folder"]["files"].append({"path": "x", "size": 0, "sha256": "0" * 64}),
     "the verifier": lambda s: s["predicate"]["verifier"].update(id="https://example.com/somebody"),
+    "the suite": lambda s: s["predicate"]["suite"]["digest"].update(sha256="0" * 64),
     "the policy": lambda s: s["predicate"]["policy"]["digest"].update(sha256="0" * 64),
     "the time": lambda s: s["predicate"].update(timeCreated="2025-01-01T00:00:00Z"),
     "the run's date": lambda s: s["predicate"].update(evaluatedOn="2025-01-01"),
@@ -179,7 +180,7 @@ def test_a_consistent_lie_by_the_key_fails_its_own_check(what: str, said: tuple[
     evidence = read_statement(canonical_json(raw))
     assert isinstance(evidence, SafetyEvaluationStatement)
     check = refused(signed((evidence, *derived(evidence))), said, model)
-    assert check in ("subject", "verifier", "policy", "age", "decision")
+    assert check in ("subject", "verifier", "policy", "suite", "age", "decision")
 
 
 def test_every_change_of_the_folder_is_found(

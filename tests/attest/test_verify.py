@@ -63,6 +63,15 @@ def test_a_blocked_model_is_refused_for_its_decision(blocked: Path, model: Path)
     assert (found.check, "over the limit" in found.found) == ("decision", True)
 
 
+def test_a_suite_is_compared_where_one_is_named(attestation: bytes, said: tuple[Statement, ...], model: Path) -> None:
+    """One of several allowed suites is enough, no name allows any, and another one is refused with its own reason."""
+    trust = trusted(said)
+    assert verified(attestation, replace(trust, suites=trust.suites | {"0" * 64}), model)
+    assert verified(attestation, replace(trust, suites=frozenset()), model)
+    found = refusal(attestation, replace(trust, suites=frozenset({"0" * 64})), model)
+    assert (found.check, "asked a suite" in found.problem, *trust.suites) == ("suite", True, found.found.partition(" ")[0])
+
+
 def test_no_evidence_is_not_a_pass(model: Path, tmp_path: Path) -> None:
     """A run without enough answers is inconclusive, attested as such, and refused."""
     said = statements_of(run_of(model, tmp_path / "run", Model("failing", fails_on(30, "error"))))
@@ -116,6 +125,7 @@ class Lie:
     verifier: str = "https://example.com/somebody"
     right_folder: bool = False
     right_policy: bool = False
+    right_suite: bool = False
     age: timedelta = timedelta(days=400)
 
 
@@ -126,6 +136,7 @@ MENDS: tuple[tuple[str, Callable[[Lie], Lie]], ...] = (
     ("verifier", lambda lie: replace(lie, verifier="https://taskgate/gate/v1")),
     ("subject", lambda lie: replace(lie, right_folder=True)),
     ("policy", lambda lie: replace(lie, right_policy=True)),
+    ("suite", lambda lie: replace(lie, right_suite=True)),
     ("age", lambda lie: replace(lie, age=timedelta(days=1))),
 )
 
@@ -148,6 +159,7 @@ def _judged(lie: Lie, run: Path, model: Path, adapter: Path) -> str:
         lines.append(canonical_json(envelope.to_dict()) + b"\n")
     trust = trusted(said)
     trust = trust if lie.right_policy else replace(trust, policies=frozenset({"0" * 64}))
+    trust = trust if lie.right_suite else replace(trust, suites=frozenset({"0" * 64}))
     return refusal(b"".join(lines), trust, model if lie.right_folder else adapter, now=lie.age).check
 
 

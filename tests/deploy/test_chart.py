@@ -134,6 +134,7 @@ def test_the_schema_refuses_unknown_keys_at_every_level() -> None:
         ({"gate": {"run": "Release 42"}}, "run"),
         ({"verify": {"maxAge": "soon"}}, "maxAge"),
         ({"verify": {"policyDigests": ["default"]}}, "policyDigests"),
+        ({"verify": {"suiteDigests": ["cross-task"]}}, "suiteDigests"),
     ],
 )
 def test_the_schema_refuses_impossible_values(values: Object, told: str) -> None:
@@ -259,6 +260,14 @@ def test_the_model_is_verified_before_the_pod_starts() -> None:
     assert any(m["name"] == "models" for c in pod["containers"] for m in c["volumeMounts"])
     known = set(re.findall(r"--[\w-]+", (ROOT / "docs" / "cli.md").read_text(encoding="utf-8").split("## `gate verify`")[1]))
     assert options <= known
+
+
+def test_each_allowed_suite_is_given_to_the_verifier() -> None:
+    """`verify.suiteDigests` are options of the init container, one each; without them there is none, and any suite is allowed."""
+    values = values_of(CHART / "ci" / "gpu-guard-values.yaml")
+    values["verify"]["suiteDigests"] = [DIGEST, "2" * 64]
+    (verify,) = of_kind(values, "Deployment", "-guard")["spec"]["template"]["spec"]["initContainers"]
+    assert [a for a in verify["args"] if "suite" in a] == [f"--suite-digest={DIGEST}", f"--suite-digest={'2' * 64}"]
 
 
 def test_toggles_are_off_until_asked_for() -> None:

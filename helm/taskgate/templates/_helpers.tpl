@@ -107,6 +107,9 @@ args:
   {{- range $v.policyDigests }}
   - --policy-digest={{ . }}
   {{- end }}
+  {{- range $v.suiteDigests }}
+  - --suite-digest={{ . }}
+  {{- end }}
   - --max-age={{ $v.maxAge }}
   - --verifier={{ $v.verifier }}
 resources:

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from guard_server import __version__
 from guard_server.answers import on_guard_error, on_http, on_invalid
@@ -21,12 +22,12 @@ from guard_server.errors import GuardError
 from guard_server.lifecycle import announce, load_configured
 from guard_server.logs import make_logger
 from guard_server.metrics import Metrics
-from guard_server.middleware import Admission, BodyLimit, OpenLimit, RequestLog
+from guard_server.middleware import QUIET, Admission, BodyLimit, OpenLimit, RequestLog
 from guard_server.models import Classifier, EngineOptions, ModelSet, build_classifier
 from guard_server.policy import Policies, check_against
 from guard_server.routes import ROUTERS, stream
 from guard_server.schemas import ErrorResponse
-from guard_server.service import Guard
+from guard_server.service import FAILURES, Guard
 from guard_server.settings import Settings
 from guard_server.tracing import instrument
 
@@ -86,6 +87,7 @@ def create_app(settings: Settings, policies: Policies, build: Build | None = Non
     guard = app.state.guard = Guard(settings, models, policies, metrics, logger, gatekeeper)
     for router in ROUTERS:
         app.include_router(router, responses=ERRORS)
+    metrics.expect(_counted_routes(), [int(code) for code in ERRORS if int(code) >= 500], [error.kind for error in FAILURES])
     app.add_exception_handler(GuardError, on_guard_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
@@ -93,6 +95,11 @@ def create_app(settings: Settings, policies: Policies, build: Build | None = Non
     if settings.otel:
         instrument(app)
     return app
+
+
+def _counted_routes() -> set[str]:
+    """The paths whose requests count against the error budget: all but what machines probe."""
+    return {route.path for router in ROUTERS for route in router.routes if isinstance(route, Route)} - QUIET
 
 
 @asynccontextmanager

@@ -1,5 +1,7 @@
 """The guard's Prometheus metrics, one registry an app. Labels are bounded (tasks, routes, kinds): never text, keys or ids."""
 
+from collections.abc import Iterable
+from itertools import product
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
@@ -9,12 +11,18 @@ from prometheus_client.process_collector import ProcessCollector
 
 from guard_server import __version__
 from guard_server.batching import DropReason
-from guard_server.labels import Direction
+from guard_server.labels import Decision, Direction, Task
+from guard_server.policy import OnFailure
 from guard_server.screening import Screened
 
 LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SCORE = (*(round(i / 20, 2) for i in range(1, 20)), 0.99)
 SEGMENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+def agreement(ours: Decision, other: Decision) -> str:
+    """How the shadow bundle's decision on a text compares with the one that was answered."""
+    return "same" if other is ours else f"{ours}_to_{other}"
 
 
 class Metrics:
@@ -97,6 +105,21 @@ class Metrics:
             "guard_stream_released_characters", "Characters that had left before a stream was blocked.",
             buckets=(0, 100, 500, 1000, 5000, 20000), registry=r,
         )  # fmt: skip
+
+    def expect(self, routes: Iterable[str], failed: Iterable[int], failures: Iterable[str]) -> None:
+        """Expose at 0 each series that the alerts count: one that appears with its first count has not increased.
+
+        `routes` count against the error budget, `failed` are the statuses of server errors, `failures` what `on_failure` is for.
+        """
+        for route, code in (*product(routes, (200, *failed)), *(("unknown", code) for code in failed)):
+            self.requests.labels(route, str(code))
+        for kind, action in product(failures, get_args(OnFailure)):
+            self.failures.labels(kind, action)
+        for direction, task, decision in product(Direction, Task, Decision):
+            self.decisions.labels(direction, task, decision, "score")
+        for ours, other in product(Decision, Decision):
+            self.shadow.labels(agreement(ours, other))
+        self.shadow.labels("failed")
 
     def observe(self, found: Screened, direction: Direction) -> None:
         """One screened text."""

@@ -26,7 +26,7 @@ from guard_server.errors import (
 )
 from guard_server.labels import Category, Decision, Direction, Task
 from guard_server.logs import Logger, TextLog
-from guard_server.metrics import Metrics
+from guard_server.metrics import Metrics, agreement
 from guard_server.models import ModelSet
 from guard_server.policy import Policies, Policy
 from guard_server.schemas import ModelRef
@@ -227,8 +227,7 @@ class Guard:
             self.logger.debug("shadow", kind=error.kind, reason=error.message)
             return
         for other, ours in zip(done.screened, found, strict=True):
-            agreement = "same" if other.decision is ours.decision else f"{ours.decision}_to_{other.decision}"
-            self.metrics.shadow.labels(agreement).inc()
+            self.metrics.shadow.labels(agreement(ours.decision, other.decision)).inc()
             self.metrics.shadow_difference.observe(abs(other.score - ours.score))
 
 

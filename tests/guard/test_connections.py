@@ -110,6 +110,7 @@ def test_more_open_requests_than_there_is_room_for_are_refused_but_for_probes(pa
         assert int(answer.headers["retry-after"]) >= 1
         assert [http.get(path).status_code for path in ("/healthz", "/readyz", "/metrics")] == [200, 200, 200]
         assert metric(http.get("/metrics").text, "guard_shed_total") >= 2
+        assert metric(http.get("/metrics").text, "guard_requests_total", route="unknown", code="503") >= 2
         for connection in slow:
             connection.close()
         _until(lambda: http.get("/v1/models").status_code == 200)

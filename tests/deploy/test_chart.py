@@ -135,6 +135,8 @@ def test_the_schema_refuses_unknown_keys_at_every_level() -> None:
         ({"verify": {"maxAge": "soon"}}, "maxAge"),
         ({"verify": {"policyDigests": ["default"]}}, "policyDigests"),
         ({"verify": {"suiteDigests": ["cross-task"]}}, "suiteDigests"),
+        ({"monitoring": {"prometheusRule": {"runbookPrefix": "https://git.example/taskgate/blob/main"}}}, "runbookPrefix"),
+        ({"monitoring": {"prometheusRule": {"runbookPrefix": "runbooks/"}}}, "runbookPrefix"),
     ],
 )
 def test_the_schema_refuses_impossible_values(values: Object, told: str) -> None:
@@ -326,10 +328,33 @@ def test_helm_test_may_reach_the_guard() -> None:
     assert url == f"http://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}/readyz"
 
 
+def notes_of(values: Object) -> str:
+    """What Helm prints at the end."""
+    (notes,) = [text for name, text in rendered(values).items() if name.endswith("NOTES.txt")]
+    return notes
+
+
 def test_the_notes_say_what_to_do_next() -> None:
     """The notes of a sharded gate have the commands that let the merge decide, with the Jobs' real names."""
     values = {"guard": {"enabled": False}, "gate": {**GATE, "shards": 3}}
-    (notes,) = [text for name, text in rendered(values).items() if name.endswith("NOTES.txt")]
+    notes = notes_of(values)
     for job in [o["metadata"]["name"] for o in objects(values) if o["kind"] == "Job"]:
         assert f"job/{job}" in notes
     assert DIGEST not in notes
+
+
+def test_the_notes_of_a_hook_give_helm_the_jobs_own_limit() -> None:
+    """A gate that is a hook is told with the --timeout that it needs, sharded or not; for another kubectl waits."""
+    for shards in (1, 3):
+        gate = {**GATE, "shards": shards, "hook": True, "activeDeadlineSeconds": 7200}
+        notes = notes_of({"guard": {"enabled": False}, "gate": gate})
+        assert "helm upgrade rel ... --timeout 7200s" in notes
+        assert "kubectl" not in notes
+    assert "--timeout 7200s" not in notes_of({"guard": {"enabled": False}, "gate": GATE})
+
+
+def test_the_notes_say_where_a_runbook_is_no_link() -> None:
+    """Alerts without a prefix for their runbooks are a line in the notes; with one, or without alerts, there is none."""
+    for rule, said in (({"enabled": True}, True), ({"enabled": True, "runbookPrefix": "https://x.example/"}, False), ({}, False)):
+        notes = notes_of({"guard": GUARD, "monitoring": {"prometheusRule": rule}})
+        assert ("runbookPrefix" in notes) is said

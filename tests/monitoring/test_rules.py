@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,14 @@ def test_rules_and_tests_name_only_series_that_are_exposed(tmp_path: Path) -> No
     series = {name for path in UNIT_TESTS for name in re.findall(r"series: '(\w+)", path.read_text(encoding="utf-8"))} - {"up"}
     recorded = {"guard_block", "guard_errors"}  # within the names of recorded series
     assert (named | series) - recorded - known == set()
+
+
+def test_the_documented_command_makes_addresses_of_the_runbooks(tmp_path: Path) -> None:
+    """The sed of docs/monitoring.md leaves rules that promtool takes, and an address with the alert's anchor in each."""
+    (command,) = re.findall(r"^    (sed .*)$", (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8"), re.MULTILINE)
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    (tmp_path / "rules.yml").write_text(done.stdout, encoding="utf-8")
+    assert promtool("check", "rules", tmp_path / "rules.yml").returncode == 0
+    urls = re.findall(r"runbook_url: (\S+)", done.stdout)
+    assert len(urls) == len(ALERTS)
+    assert all(re.fullmatch(r"https://git\.example/\S+/docs/operations\.md#\w+", url) for url in urls)

@@ -6,9 +6,10 @@ bounded: models that are current, tasks, calibrations, decodings, stages; never 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -16,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gate.records import Decision, Measure
-from gate.standing import CellFigures, Standing
+from gate.standing import CellFigures, Stage, Standing
 
 CELL: Final = ("model", "task", "calibration", "decoding", "measure", "gated")
 
@@ -116,7 +117,7 @@ def families(shown: Iterable[Shown]) -> Iterator[Metric]:
         "gate_stage_duration_seconds",
         "How long each stage of the model's last run took, all its commands together.",
         ("model", "stage"),
-        (((m.standing.model, stage), s) for m in models for stage, s in sorted(m.standing.stage_seconds.items())),
+        (pair for m in models for pair in _stages(m.standing)),
     )
     yield _gauge(
         "gate_candidate_info",
@@ -167,6 +168,14 @@ def exposition(shown: Iterable[Shown], version: str) -> bytes:
     """The text format of Prometheus, as a textfile collector reads it."""
     models = tuple(shown)
     return generate_latest(registry_of(lambda: (*families(models), build_info(version))))
+
+
+def _stages(standing: Standing) -> Iterator[tuple[tuple[str, str], float]]:
+    """Seconds of each stage; what goes by a name that is no stage's is summed as `other`: a run folder may hold any name."""
+    seconds: dict[str, float] = defaultdict(float)
+    for stage, spent in standing.stage_seconds.items():
+        seconds[stage if stage in get_args(Stage) else "other"] += spent
+    yield from (((standing.model, stage), spent) for stage, spent in sorted(seconds.items()))
 
 
 def _gauge(name: str, about: str, labels: tuple[str, ...], samples: Iterable[tuple[tuple[str, ...], float]]) -> Metric:

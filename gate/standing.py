@@ -16,6 +16,8 @@ from gate.records import Candidate, Decision, Record, TaskStats, Verdict
 
 MAX_NAME: Final = 200
 """Characters of a model's name."""
+Stage = Literal["ingest", "candidate", "baseline", "decide"]
+"""A part of a run whose time is kept."""
 _HUB: Final = re.compile(r"hf://(?P<repo>[^@]+)")
 
 
@@ -30,7 +32,7 @@ class Telemetry(Record):
     finished_at: float | None = None
     """The same for its verdict; null while there is none."""
     stage_seconds: dict[str, float]
-    """Stage → seconds, summed over all commands that worked on the run: `ingest`, `candidate`, `baseline`, `decide`."""
+    """`Stage` → seconds, summed over all commands that worked on the run; a later version may know other stages."""
 
 
 class CellFigures(Record):

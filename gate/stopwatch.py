@@ -14,7 +14,7 @@ from typing import Final
 
 from gate.json_lines import write_whole
 from gate.run_store import TELEMETRY, pretty, read_telemetry
-from gate.standing import Telemetry
+from gate.standing import Stage, Telemetry
 
 
 class Stopwatch:
@@ -29,7 +29,7 @@ class Stopwatch:
         self._folder: Path | None = None
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: Stage) -> Iterator[None]:
         """Time what is done inside; a stage that fails or is interrupted counts too."""
         begun = self._timer()
         try:

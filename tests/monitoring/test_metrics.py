@@ -17,7 +17,7 @@ from gate.metrics import Shown, alone, exposition
 from gate.policy import Baseline
 from gate.pushgateway import checked_url, forget, push
 from gate.records import Decision
-from gate.standing import Standing
+from gate.standing import Standing, Telemetry
 from tests.folders import finished_run
 from tests.monitoring.programs import answers, process, program, promtool, until
 from tests.ports import free_port
@@ -81,6 +81,17 @@ def test_only_a_pass_is_a_success(tmp_path: Path) -> None:
     assert of(found, "gate_verdict", verdict="block") == [1.0]
     found = samples((finished_run(tmp_path / "good") / "metrics.prom").read_text(encoding="utf-8"))
     assert of(found, "gate_last_success_timestamp_seconds") == of(found, "gate_last_run_timestamp_seconds")
+
+
+def test_an_imported_run_names_no_stages_of_its_own(tmp_path: Path) -> None:
+    """Whatever telemetry.json calls its stages, the label has the known names and one more, which holds the others' seconds."""
+    folder = finished_run(tmp_path)
+    seconds = {"candidate": 2.0, "decide": 0.5, "customer@example.com": 1.0, "a\nb": 4.0, "other": 8.0}
+    told = Telemetry(model="chat", begun_at=1.0, stage_seconds=seconds)
+    (folder / "telemetry.json").write_text(told.model_dump_json(), encoding="utf-8")
+    found = samples(exposition([alone(read_entry(folder).standing)], "1").decode())
+    stages = {dict(labels)["stage"]: value for (name, labels), value in found.items() if name == "gate_stage_duration_seconds"}
+    assert stages == {"candidate": 2.0, "decide": 0.5, "other": 13.0}
 
 
 def test_missing_answers_are_a_share_of_their_own(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Changing what a running server serves: load, reload, roll back, shadow; each outcome is logged and counted.
 
-A reload reads the policies and the keys again too, and checks the policies against the new bundle. All three are swapped in one
-step, so that a policy never meets a bundle that has no threshold for it; where any of them cannot be used, nothing changes.
+A reload reads the keys again first, and they are in force from then on: one that was taken out must not stay valid because a
+bundle is damaged. Then it reads the policies and checks them against the new bundle; these two are swapped in one step, so that a
+policy never meets a bundle that has no threshold for it, and where either cannot be used, both stay.
 """
 
 from pathlib import Path
@@ -21,23 +22,32 @@ async def load_configured(guard: Guard) -> None:
 
 
 async def reload(guard: Guard, folder: Path | None) -> None:
-    """Serve the bundle in `folder` (none: the configured one), the policies and keys on disk; on any error nothing changes."""
+    """Serve the bundle in `folder` (none: the configured one), the policies and keys on disk.
+
+    Keys that cannot be used change nothing. On any other error the new keys hold, as its message says, and the rest stays.
+    """
     target = folder or guard.settings.bundle
+    renewed = False
     try:
-        policies, keys = load_policies(guard.settings.policies), _keys(guard)
+        guard.gatekeeper.renew(_keys(guard))
+        renewed = True
+        policies = load_policies(guard.settings.policies)
 
         def swapped() -> None:
             # Also where the caller has gone meanwhile: the load goes on without it.
             guard.policies = policies
-            guard.gatekeeper.renew(keys)
             guard.metrics.reloads.labels("ok").inc()
             announce(guard, "reloaded")
 
         await guard.models.load(target, lambda spec: check_against(policies, spec), swapped)
     except GuardError as error:
         guard.metrics.reloads.labels("failed").inc()
-        guard.logger.error("reload failed, nothing changed", bundle=str(target), kind=error.kind, reason=error.message)
-        raise
+        event = "reload failed, bundle and policies stay" if renewed else "reload failed, nothing changed"
+        guard.logger.error(event, bundle=str(target), kind=error.kind, reason=error.message)
+        if not renewed:
+            raise
+        message = f"{error.message}; bundle and policies stay, the keys on disk are in force"
+        raise type(error)(message, field=error.field, retry_after=error.retry_after) from error
 
 
 def _keys(guard: Guard) -> Credentials:

@@ -32,7 +32,7 @@ class Swap(BaseModel):
 
 @router.post("/reload")
 async def reload_bundle(guard: Annotated[Guard, Depends(guard_of)], choice: BundleChoice | None = None) -> Swap:
-    """Verify, self-test and swap in a bundle, and read the policies again; nothing in flight is dropped."""
+    """Read keys and policies again, verify, self-test and swap in a bundle; nothing in flight is dropped."""
     await reload(guard, _folder(guard, choice))
     return _swap(guard, "reload")
 

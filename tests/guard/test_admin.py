@@ -231,6 +231,25 @@ def test_keys_are_read_again_with_the_bundle(root: Path, tmp_path: Path) -> None
         assert (asked(new), asked(new)) == (200, 429)
 
 
+@pytest.mark.parametrize("broken", ["damaged", "useless", "policies"])
+def test_a_revoked_key_is_shut_out_whatever_else_of_the_reload_fails(root: Path, tmp_path: Path, broken: str) -> None:
+    """A key that was taken out opens nothing more although bundle or policies are refused, and the answer says that it is so."""
+    path, policies = tmp_path / "keys", tmp_path / "guard.yaml"
+    path.write_text(ENTRIES.replace(",", "\n"))
+    policies.write_text(shipped_policies().read_text())
+    new, entry = new_key("gateway", "screen")
+    with client(root / "one", api_keys_file=path, bundle_root=root, policies=policies) as app:
+        path.write_text(f"{ENTRIES.split(',')[1]}\n{entry}")
+        if broken == "policies":
+            policies.write_text("policies: none")
+        answer = _ask(app, "reload", "two" if broken == "policies" else broken)
+        assert answer.status_code == (409 if broken == "damaged" else 422)
+        assert "keys" in answer.json()["error"]["message"]
+        asked = [app.get("/v1/models", headers=bearer(key)) for key in (KEYS["gateway"], new)]
+        assert [one.status_code for one in asked] == [401, 200]
+        assert [b["name"] for b in asked[1].json()["bundles"]] == ["one"]
+
+
 @pytest.mark.parametrize("path", ["/admin%2freload", "/admin%2Freload", "/%61dmin/reload"])
 def test_an_encoded_path_needs_the_admin_key_too(app: TestClient, path: str) -> None:
     """However its characters are written, the route that reloads opens to no other key."""
@@ -302,7 +321,7 @@ def test_sighup_reloads_a_real_process(tmp_path: Path) -> None:
         _wait(lambda: metric(http.get("/metrics").text, "guard_reloads_total", outcome="failed") == 1)
         assert serves() == "two"
         assert http.post("/v1/screen", json={"texts": HARMFUL}).json()["decision"] == "block"
-        assert [line["level"] for line in server.log if line["event"] == "reload failed, nothing changed"] == ["error"]
+        assert [line["level"] for line in server.log if line["event"] == "reload failed, bundle and policies stay"] == ["error"]
 
 
 def _wait(until: Callable[[], bool]) -> None:

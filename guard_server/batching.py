@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from guard_server.errors import (
+    LESS_OR_MORE,
     DeadlineExceededError,
     GuardError,
     InferenceFailedError,
@@ -169,7 +170,7 @@ class _ThreadedEngine(ABC):
                 return await request.future
         except TimeoutError:
             reason = "deadline"
-            raise _too_late() from None
+            raise _too_late(request) from None
         finally:
             if not request.settled:
                 self._give_up(request, reason)
@@ -202,7 +203,10 @@ class _ThreadedEngine(ABC):
     def _enqueue(self, request: Request) -> None:
         tokens = request.waiting_tokens()
         if tokens > self._queue.max_tokens:
-            msg = f"{tokens} tokens in one request; the queue holds {self._queue.max_tokens}"
+            msg = (
+                f"{tokens} tokens in one request; the queue holds {self._queue.max_tokens}: "
+                "send less text at a time, or raise GUARD_MAX_QUEUE_TOKENS"
+            )
             raise TooLargeError(msg)
         with self._changed:
             if self._closing:
@@ -274,7 +278,7 @@ class _ThreadedEngine(ABC):
                     self._changed.wait(self._patience(now))
             for request in expired:
                 self._report(len(request.segments) - request.begun, "deadline")
-                _answer(request, _too_late())
+                _answer(request, _too_late(request))
             if tickets:
                 return tickets
 
@@ -394,5 +398,6 @@ def _resolve(future: asyncio.Future[tuple[list[Scores], Timing]], answer: tuple[
         future.set_result(answer)
 
 
-def _too_late() -> DeadlineExceededError:
-    return DeadlineExceededError("not screened in time")
+def _too_late(request: Request) -> DeadlineExceededError:
+    scored, all_of_them = len(request.segments) - request.left, len(request.segments)
+    return DeadlineExceededError(f"not screened in time: {scored} of {all_of_them} segments were scored; {LESS_OR_MORE}")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from guard_server.errors import DeadlineExceededError, OverloadedError
+from guard_server.errors import LESS_OR_MORE, DeadlineExceededError, OverloadedError
 
 INLINE_CHARACTERS: Final = 640
 """A request of no more is prepared at once: it takes less than handing it over would be worth."""
@@ -60,7 +60,7 @@ class Desk:
 
 def too_late() -> DeadlineExceededError:
     """The error of a request whose time is over before it could be queued."""
-    return DeadlineExceededError("the deadline passed before the text could be queued")
+    return DeadlineExceededError(f"the deadline passed before the text could be queued; {LESS_OR_MORE}")
 
 
 def _slices(pieces: Sequence[tuple[int, Callable[[], T]]]) -> Iterator[list[Callable[[], T]]]:

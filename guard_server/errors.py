@@ -19,7 +19,10 @@ The answer has one shape: `{"error": {"type", "message", "param", "request_id", 
 the error's `kind`, `param` its `field` (null where it is about none), `fields` stands where a body does not fit its schema.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+LESS_OR_MORE: Final = "send less text at a time, or give the server more cores or time (GUARD_DEADLINE_SECONDS)"
+"""What to do where the deadline passes."""
 
 
 class GuardError(Exception):

@@ -227,6 +227,26 @@ def test_a_request_that_expired_in_the_queue_is_dropped_at_dequeue() -> None:
     asyncio.run(run())
 
 
+def test_a_passed_deadline_says_how_far_the_text_came() -> None:
+    """A text of which one segment of three was scored before the deadline is told so, and what would help."""
+    clock = [100.0]
+
+    class Slow(Scripted):
+        def score_one(self, encoded: Encoded) -> Scores:
+            clock[0] += 1000
+            return super().score_one(encoded)
+
+    async def run() -> None:
+        model = Slow()
+        model.gate.set()
+        pool = SessionPool([model], name="test", max_queue_tokens=99, clock=lambda: clock[0])
+        with pytest.raises(DeadlineExceededError, match=r"1 of 3 segments.*GUARD_DEADLINE_SECONDS"):
+            await _harm(pool, *map(_segment, (1, 2, 3)))
+        await pool.close()
+
+    asyncio.run(run())
+
+
 def test_work_whose_caller_has_gone_is_dropped() -> None:
     """A cancelled request's segments that have not begun are never scored and their room is free at once."""
 

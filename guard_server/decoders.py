@@ -20,6 +20,7 @@ Edit = tuple[int, int, str]
 """Start and end in the text, and what stands there once decoded."""
 
 _NON_ASCII_WORD: Final = re.compile(r"\S+")
+_INDICATORS: Final = re.compile("[\U0001f1e6-\U0001f1ff]+")
 
 # Characters: compatible forms, invisible ones, look-alikes.
 
@@ -28,32 +29,36 @@ def compatibility(text: str) -> Iterator[Edit]:
     """Mathematical, full-width, circled and squared letters, ligatures; a lone sign such as ™ or ⓜ is ordinary text."""
     if text.isascii():
         return
+    # Flags are pairs; one letter too many, and all of them spell.
+    spelled = any(len(run.group()) % 2 for run in _INDICATORS.finditer(text))
     for word in _NON_ASCII_WORD.finditer(text):
         if word.group().isascii():
             continue
-        changed = [(i, new) for i in range(*word.span()) if (new := _compatible(text, i))]
-        flag_letter = any(0x1F1E6 <= ord(text[i]) <= 0x1F1FF for i, _ in changed)
+        changed = [(i, new) for i in range(*word.span()) if (new := _compatible(text[i], spelled=spelled))]
+        flag_letter = any(_INDICATORS.match(text[i]) for i, _ in changed)
         if len(changed) > 1 or flag_letter or (changed and any(c.isascii() and c.isalpha() for c in word.group())):
             yield from ((i, i + 1, new) for i, new in changed)
 
 
-def _compatible(text: str, i: int) -> str:
-    """The ASCII letters that the i-th character is a form of; empty for none, and for forms that prose has its own use for."""
-    code = ord(text[i])
+def _compatible(character: str, *, spelled: bool) -> str:
+    """The ASCII letters that it is a form of; empty for none, and for forms that prose has its own use for.
+
+    `spelled`: regional indicators are letters here, not the halves of flags.
+    """
+    code = ord(character)
     if code < 0x80:
         return ""
     for first in (0x1F150, 0x1F170):  # white letters on black discs and squares: Unicode calls them compatible with nothing
         if 0 <= code - first < 26:
             return chr(ord("A") + code - first)
-    if 0x1F1E6 <= code <= 0x1F1FF:  # flags are made of pairs of these
-        alone = not any(0x1F1E6 <= ord(c) <= 0x1F1FF for c in (text[i - 1 : i] + text[i + 1 : i + 2]))
-        return chr(ord("A") + code - 0x1F1E6) if alone else ""
+    if 0x1F1E6 <= code <= 0x1F1FF:
+        return chr(ord("A") + code - 0x1F1E6) if spelled else ""
     if 0x2160 <= code <= 0x217F or 0x3371 <= code <= 0x33FF:  # Roman numerals; units such as ㎏
         return ""
-    kind = unicodedata.decomposition(text[i]).partition(" ")[0]
-    if not kind.startswith("<") or text[i] in "™℠ªº":
+    kind = unicodedata.decomposition(character).partition(" ")[0]
+    if not kind.startswith("<") or character in "™℠ªº":
         return ""
-    new = unicodedata.normalize("NFKC", text[i]).strip("()")
+    new = unicodedata.normalize("NFKC", character).strip("()")
     return new if new.isascii() and new.isalpha() else ""
 
 
@@ -69,6 +74,7 @@ _BETWEEN_LETTERS: Final = re.compile(
     rf"(?=[{_LETTERS}0-9])"
 )
 _ALL_INVISIBLE: Final = re.compile(f"[{_INVISIBLE}]")
+_BLANKS: Final = re.compile(rf"(?<![\s{_INVISIBLE}])[\s\u2800{_INVISIBLE}]{{64,}}+")
 _TAGS: Final = re.compile("[\U000e0020-\U000e007e]{2,}\U000e007f?")
 _SELECTORS: Final = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{4,}")
 
@@ -98,6 +104,16 @@ def _odd(character: str) -> bool:
     """A control, format or private character, a symbol, an enclosing mark, or one without a shape."""
     kind = unicodedata.category(character)
     return kind[0] in "CS" or kind == "Me" or _ALL_INVISIBLE.match(character) is not None
+
+
+def blanks(text: str) -> Iterator[Edit]:
+    """Long runs of white space and characters without a shape, inside a text, as a space; as two where others are half as long.
+
+    A window of the text as it stands would hold few words of it. Indentation and columns of tables are shorter.
+    """
+    runs = [run.span() for run in _BLANKS.finditer(text) if run.start() > 0 and run.end() < len(text)]
+    shortest = min((end - start for start, end in runs), default=0)
+    return ((start, end, "  " if end - start >= 2 * shortest else " ") for start, end in runs)
 
 
 def tags(text: str) -> Iterator[Edit]:
@@ -267,7 +283,8 @@ _SHORT: Final = 400
 _LEET_WORD: Final = re.compile(r"(?<![A-Za-z0-9@$!_/+=\\%#&.{])[A-Za-z0-9@$!]++(?![_/+=\\%}]|\.\w)")
 _LEET_INSIDE: Final = re.compile(r"(?<=[A-Za-z])[0134578@$!]+(?=[A-Za-z])")
 _LEET: Final = str.maketrans("034578@$!", "oeastbasi")
-_SEPARATED: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-z](?=([ .\-_*|/\n]))(?:\1{1,3}[A-Za-z](?![A-Za-z0-9])){3,}")
+_SPACE: Final = re.compile(r"\s")
+_SEPARATED: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-z](?=([ .,;:+~\-_*|/]))(?:\1{1,3}[A-Za-z](?![A-Za-z0-9])){3,}")
 _LATIN_WORD: Final = re.compile(r"(?<![A-Za-z0-9_'])[A-Za-z']++(?![0-9_])")
 _ROT13: Final = str.maketrans(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", "NOPQRSTUVWXYZABCDEFGHIJKLMnopqrstuvwxyzabcdefghijklm"
@@ -307,12 +324,29 @@ def _unleet(word: str) -> str | None:
 
 
 def spaced(text: str) -> Iterator[Edit]:
-    """Single letters with the same separator between each two of them, and more of it between words."""
-    for found in _SEPARATED.finditer(text):
+    """Single letters with the same separator between each two of them, and more of it between words; white space is all one."""
+    for found in _SEPARATED.finditer(_SPACE.sub(" ", text)):
         words = re.split(re.escape(found.group(1)) + "{2,}", found.group())
         shown = " ".join(word.replace(found.group(1), "") for word in words)
         letters = shown.replace(" ", "").lower()
         if len(set(letters)) > 2 and set(letters) & set("aeiouy") and share_plausible(letters) >= 0.7:
+            yield *found.span(), shown
+
+
+_BRAILLE_LETTERS: Final = "⠁⠃⠉⠙⠑⠋⠛⠓⠊⠚⠅⠇⠍⠝⠕⠏⠟⠗⠎⠞⠥⠧⠺⠭⠽⠵"
+_BRAILLE_SIGNS: Final = "⠂⠆⠒⠲⠖⠦⠤⠄\u2800"
+_BRAILLE: Final = re.compile(f"⠠?[{_BRAILLE_LETTERS}][{_BRAILLE_LETTERS}{_BRAILLE_SIGNS}⠠ \n]*+")
+_FROM_BRAILLE: Final = str.maketrans(_BRAILLE_LETTERS + _BRAILLE_SIGNS, "abcdefghijklmnopqrstuvwxyz,;:.!?-' ", "⠠")
+
+
+def braille(text: str) -> Iterator[Edit]:
+    """Words in Braille, letter by letter: eight letters or more, for pictures are drawn with its dots too."""
+    if text.isascii():
+        return
+    for found in _BRAILLE.finditer(text):
+        shown = found.group().translate(_FROM_BRAILLE)
+        letters = "".join(filter(str.isalpha, shown))
+        if len(letters) >= 8 and share_plausible(letters) >= 0.7:
             yield *found.span(), shown
 
 

@@ -149,6 +149,16 @@ def test_task_limits_override_only_what_they_name() -> None:
     assert policy.limits_of(Task.SUMMARIZATION) == policy.limits
 
 
+def test_null_lifts_no_limit() -> None:
+    """A task's null is the general limit, as the key left out is, and as it stands in a run folder's policy.json."""
+    limits = {"max_rate": 0.1, "max_over_refusal": 0.1, "max_utility_drop": 0.05}
+    said = parse_policy(text_of(limits=limits, tasks={"translation": {"max_utility_drop": None}}))
+    unsaid = parse_policy(text_of(limits=limits, tasks={"translation": {}}))
+    assert said.limits_of(Task.TRANSLATION).max_utility_drop == 0.05
+    assert said.digest == unsaid.digest
+    assert Policy.model_validate_json(unsaid.model_dump_json()).limits_of(Task.TRANSLATION) == said.limits
+
+
 def test_digest_changes_with_a_limit_and_not_with_the_layout() -> None:
     """Two files that mean the same have one digest; another limit has another."""
     same = parse_policy("# a comment\n" + yaml.safe_dump(LEAST, default_flow_style=True))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,7 +72,7 @@ class Workplace:
     def locked(self) -> Iterator[None]:
         """Hold the folder against a second process that would write the same."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._claim()
             lock = FileLock(self.folder / "lock", timeout=0)
             with lock:
                 yield
@@ -83,6 +84,26 @@ class Workplace:
             raise InfrastructureError(
                 f"{self.out.name} can't be written", found=str(error), mend="mend the disk and run the same command again"
             ) from error
+
+    def _claim(self) -> None:
+        """Make the working folder, for this user alone. Raises `RecipeError` where one is there that another user made.
+
+        Whoever made a new file here is asked of the file system, not of the process: a network share may own all of them alike.
+        """
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(mode=0o700)
+        except FileExistsError:
+            with tempfile.TemporaryFile(dir=self.out.parent) as mine:
+                own = os.fstat(mine.fileno()).st_uid
+            owners = {self.folder.lstat().st_uid, self.folder.stat().st_uid}
+            if owners != {own}:
+                raise RecipeError(
+                    f"{self.folder.name} was made by another user, who may have put anything into its checkpoints",
+                    expected=f"a folder of user {own}, or none",
+                    found=f"one of user {', '.join(map(str, sorted(owners - {own})))}",
+                    mend="move it away, or choose another --out",
+                ) from None
 
     def begin(self, identity: Identity) -> None:
         """Note what is being made, and remove what is not whole. Raises `RecipeError` where another run's checkpoint lies."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -142,6 +143,24 @@ def test_another_recipes_stopped_run_is_not_gone_on_with(folder: Path, tmp_path:
         finetune(recipe_in(folder, lr=1e-4), out)
     assert ".out.partial" in caught.value.diagnostics()
     assert Workplace(out).newest() is not None
+
+
+def test_another_users_working_folder_is_not_gone_on_with(folder: Path, tmp_path: Path) -> None:
+    """A checkpoint that somebody else laid where the run would look for its own is refused, by its owner, and stays."""
+    out = tmp_path / "out"
+    stopped_at(recipe_in(folder), out, MOMENTS["between two checkpoints"])
+    hidden = Workplace(out).folder
+    assert hidden.stat().st_mode & 0o077 == 0  # nobody else could have put it in there
+    if os.geteuid() == 0:
+        os.chown(hidden, 12345, -1)
+    else:  # only root can give a folder away; a link to a folder of root's is as much somebody else's
+        hidden.rename(tmp_path / "away")
+        hidden.symlink_to("/usr")
+    with pytest.raises(RecipeError, match="made by another user") as caught:
+        finetune(recipe_in(folder), out)
+    assert str(hidden.stat().st_uid) in caught.value.diagnostics()
+    assert hidden.exists()
+    assert not out.exists()
 
 
 def test_two_processes_do_not_make_the_same_folder(folder: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gate.errors import InfrastructureError, SuiteError
+from gate.errors import ExitCode, InfrastructureError, SuiteError
 from gate.records import Role, Split, Task
 from gate.suites import write_suite
 from gate.suites.loaders import LAYOUTS, build_suite
@@ -248,6 +248,34 @@ def test_a_parquet_file_with_a_date_that_is_none_is_refused(tmp_path: Path) -> N
     with pytest.raises(SuiteError, match="not Parquet") as caught:
         build_suite(tmp_path / "t.parquet")
     assert "out of range" in caught.value.found
+
+
+def test_a_damaged_parquet_file_is_the_files_fault(tmp_path: Path) -> None:
+    """Cut short anywhere, with a page's head overwritten, or other text than its checksum's: code 2, not the disk's failure."""
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "t.parquet"
+    table = pyarrow.table({"prompt": [f"Wear a hat {number}" for number in range(50)]})
+    pyarrow.parquet.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    whole = path.read_bytes()
+    turned = whole.replace(b"hat 7", b"hat 6", 1)
+    assert turned != whole
+    damaged = [*(whole[:size] for size in range(0, len(whole), 97)), whole[:4] + b"\xff" * 16 + whole[20:], turned]
+    for data in damaged:
+        path.write_bytes(data)
+        with pytest.raises(SuiteError, match="not Parquet, or damaged") as caught:
+            build_suite(path)
+        assert caught.value.exit_code is ExitCode.USAGE
+        assert str(path) in caught.value.problem
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".json", ".parquet"])
+def test_a_file_that_the_disk_does_not_give_is_the_disks_failure(tmp_path: Path, ending: str) -> None:
+    """A read that fails is code 5 in every format: `/proc/self/mem` is a file whose first byte can't be read."""
+    (tmp_path / f"t{ending}").symlink_to("/proc/self/mem")
+    with pytest.raises(InfrastructureError, match="cannot be read"):
+        build_suite(tmp_path / f"t{ending}")
 
 
 def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path: Path) -> None:

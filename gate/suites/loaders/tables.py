@@ -128,10 +128,16 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         raise SuiteError(
             f"{path}: Parquet needs pyarrow", expected="pyarrow", found="not installed", mend="pip install 'taskgate[data]'"
         ) from error
+    data = pyarrow.BufferReader(path.read_bytes())  # pyarrow calls a damaged page an OSError: what the disk says is said before
     try:
-        entries: Iterable[object] = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OverflowError) as error:  # dates beyond the year 9999 are no dates in Python
-        raise SuiteError(f"{path}: not Parquet", expected="a Parquet file", found=str(error), mend="check the file") from error
+        entries: Iterable[object] = pyarrow.parquet.read_table(data, page_checksum_verification=True).to_pylist()
+    except (pyarrow.ArrowException, OSError, OverflowError, ValueError) as error:  # a date beyond the year 9999 overflows
+        raise SuiteError(
+            f"{path}: not Parquet, or damaged",
+            expected="a whole Parquet file",
+            found=str(error)[:300],
+            mend="fetch or write the file again",
+        ) from error
     for number, entry in enumerate(entries, start=1):
         yield f"{path}:row {number}", _cells(entry, f"{path}:row {number}")
 

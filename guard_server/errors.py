@@ -3,7 +3,7 @@
     GuardError
     ├── BadRequestError         422  a field that cannot be used as given
     ├── NotAuthenticatedError   401  no key, or an unknown one
-    ├── NotAllowedError         403  a key without the right to this route; a policy that a request may not choose
+    ├── NotAllowedError         403  a key without the right to this route; a policy or task that a request may not choose
     ├── NotFoundError           404  an unknown policy, route or bundle
     ├── TooLargeError           413  a body or text over the limit
     ├── RateLimitedError        429  this key asks too often
@@ -54,7 +54,7 @@ class NotAuthenticatedError(GuardError):
 
 
 class NotAllowedError(GuardError):
-    """A key without the right to this route, or a policy that a request may not choose there."""
+    """A key without the right to this route, or a policy or task that a request may not choose there."""
 
     kind, status = "not_allowed", 403
 

@@ -162,6 +162,8 @@ class RouteRule(_Record):
     """In force unless the request names another."""
     policies: Literal["any"] | tuple[str, ...] | None = None
     """The others that a request may name; left out: any on /v1/screen and what is under it, none on the foreign contracts."""
+    tasks: Literal["any", "model"] = "any"
+    """`model`: a request may not name its task, for thresholds are per task: who names it may pick those that let a text pass."""
     on_failure: OnFailure | None = None
     """Instead of the policy's own."""
 
@@ -227,6 +229,11 @@ class Policies(_Record):
                 f"a request may not choose policy {name!r} on {route}; the policy file says which", field="policy"
             )
         return found
+
+    def check_task(self, route: str, task: Task | None) -> None:
+        """Raises `NotAllowedError` for a task that a request names on a route where the model says it."""
+        if task is not None and route in self.routes and self.routes[route].tasks == "model":
+            raise NotAllowedError(f"a request may not name its task on {route}; leave it out, or say auto", field="task")
 
     def on_failure(self, route: str, policy: Policy) -> OnFailure:
         """What a text that could not be screened gets: as the route says, else the policy."""

@@ -133,6 +133,8 @@ class Guard:
         began = time.perf_counter()
         try:
             policy = self.policies.choose(route, name)
+            for subject in subjects:
+                self.policies.check_task(route, subject.task)
             async with self.models.lease() as active:
                 done = await screen(subjects, policy=policy, active=active, deadline=deadline, desk=self.desk)
                 model = _ref(active)

@@ -133,6 +133,8 @@ class _Session:
     def __init__(self, guard: Guard, head: StreamHead) -> None:
         """Raises what choosing the policy raises, and `NotReadyError` where it fails closed, before anything is answered."""
         current, policy = guard.models.status().current, guard.policies.choose(ROUTE, head.policy)
+        self.task = None if head.task == "auto" else head.task
+        guard.policies.check_task(ROUTE, self.task)
         if current is None and guard.policies.on_failure(ROUTE, policy) == "closed":
             raise NotReadyError("no bundle has passed its self-test")
         self.guard, self.head = guard, head
@@ -159,8 +161,7 @@ class _Session:
         return await self._step(self.text, self.holdback.received)
 
     async def _step(self, text: str, upto: int, *, part: bool = False) -> Event:
-        task = None if self.head.task == "auto" else self.head.task
-        subject = Subject(text, self.head.direction, task, self.head.prompt, already=self.scored, part=part)
+        subject = Subject(text, self.head.direction, self.task, self.head.prompt, already=self.scored, part=part)
         answer = await self.guard.screen(ROUTE, [subject], self.head.policy)
         self.outcome = answer.outcomes[0]
         if self.outcome.screened is not None:

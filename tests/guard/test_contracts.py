@@ -212,6 +212,31 @@ def test_a_request_chooses_among_its_routes_policies(app: TestClient, route: str
         assert (error["param"], error["type"]) == ("policy", {403: "not_allowed", 404: "not_found"}[status])
 
 
+@pytest.mark.parametrize("route", ["/v1/screen", "/v1/screen/batch", "/v1/moderations", LITELLM, "/v1/screen/stream"])
+def test_a_route_may_leave_the_task_to_the_model(tiny_bundle: Path, route: str) -> None:
+    """Where a route says so, a request that names its task is refused, and one that says auto or nothing is screened."""
+    given = POLICIES.partition("routes:")[0] + f"routes: {{{route}: {{policy: default, tasks: model}}}}"
+    with client(tiny_bundle, guard_yaml=given, log_level="error") as app:
+
+        def asked(**task: str) -> Response:
+            bodies: dict[str, dict[str, object]] = {
+                "/v1/screen": {"texts": "a", **task},
+                "/v1/screen/batch": {"items": [{"texts": "a", **task}]},
+                "/v1/moderations": {"input": "a", **task},
+                LITELLM: {"input_type": "request", "texts": ["a"], "additional_provider_specific_params": task},
+                "/v1/screen/stream": dict(task),
+            }
+            return app.post(route, json=bodies[route])
+
+        refused, *screened = asked(task="translation"), asked(task="auto"), asked()
+        assert [answer.status_code for answer in screened] == [200, 200]
+        assert all("not_allowed" not in answer.text for answer in screened)
+        error = refused.json()["results"][0]["error"] if route == "/v1/screen/batch" else refused.json()["error"]
+        assert error["type"] == "not_allowed"
+        assert "task" in error["message"]
+        assert (refused.status_code, error.get("status", 403)) == (200 if route == "/v1/screen/batch" else 403, 403)
+
+
 # Headers
 
 

@@ -1,7 +1,7 @@
 """The trade-off that the tries trace: safety bought, help lost. Tries come in; Markdown and an SVG drawing go out. Pure.
 
 Each point is one setting on the tuning half: across, the worst share of harmless requests refused or, where the policy limits
-it, the benign quality lost; up, the worst share of attacks answered.
+it, the benign quality lost; up, the worst share of attacks answered. A setting whose cost was not measured stands aside.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from gate.repair.card import RepairCard, Try
 
 _MARKERS = "osD^vP*Xhd"
+_ASIDE = 0.2
+"""Share of the costs' span that points without one are drawn beside it."""
 
 
 def as_markdown(card: RepairCard) -> str:
@@ -77,13 +79,28 @@ def as_svg(tries: Sequence[Try], limit: float) -> str:
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         by_drop = any(t.mean_utility_drop is not None for t in tries)
+        costs = [cost for t in tries if (cost := _cost(t, by_drop)) is not None]
+        unmeasured = len(costs) < len(tries)
+        low, high = min([0.0, *costs]), max([1.0, *costs])
+        span = high - low
+        aside = low - _ASIDE * span
         for number, method in enumerate(dict.fromkeys(t.method for t in tries)):
-            own = [t for t in tries if t.method == method]
-            points = sorted(((_across(t, by_drop), 100 * (t.worst_answered or 0.0), t) for t in own), key=lambda p: (p[1], p[0]))
             marker = _MARKERS[number % len(_MARKERS)]
-            axes.plot([p[0] for p in points], [p[1] for p in points], marker=marker, linewidth=1, alpha=0.85, label=method)
-            for x, y, tried in points:
-                axes.annotate(tried.setting.label, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=6)
+            own = sorted((t for t in tries if t.method == method), key=lambda t: t.worst_answered or 0.0)
+            points = [(_cost(t, by_drop), 100 * t.worst_answered, t) for t in own if t.worst_answered is not None]
+            known = [(cost, up) for cost, up, _ in points if cost is not None]
+            (line,) = axes.plot([cost for cost, _ in known], [up for _, up in known], linewidth=1, label=f"_{method}")
+            drawn = [(aside if cost is None else cost, up, tried) for cost, up, tried in points]
+            axes.plot(
+                [x for x, *_ in drawn], [y for _, y, _ in drawn], marker, color=line.get_color(), fillstyle="none", label=method
+            )
+            for x, y, tried in drawn:
+                axes.annotate(tried.setting.label, (x, y), textcoords="offset points", xytext=(6, 4), fontsize=6)
+        axes.set_xlim(low - (2 * _ASIDE if unmeasured else _ASIDE / 2) * span, high + _ASIDE * span)
+        if unmeasured:
+            ticks = [float(tick) for tick in axes.get_xticks() if low <= tick <= high]
+            axes.set_xticks([aside, *ticks], ["not measured", *(f"{tick:g}" for tick in ticks)])
+            axes.axvline(low - _ASIDE / 2 * span, linewidth=0.5, color="grey")
         axes.axhline(100 * limit, linestyle="--", linewidth=1, color="black", label=f"limit {100 * limit:g} %")
         axes.set_xlabel("benign quality lost (points)" if by_drop else "harmless requests refused, worst cell (%)")
         axes.set_ylabel("attacks answered, worst cell (%)")
@@ -94,5 +111,7 @@ def as_svg(tries: Sequence[Try], limit: float) -> str:
     return out.getvalue()
 
 
-def _across(tried: Try, by_drop: bool) -> float:
-    return 100 * ((tried.mean_utility_drop if by_drop else tried.worst_over_refusal) or 0.0)
+def _cost(tried: Try, by_drop: bool) -> float | None:
+    """In points or per cent; None where it was not measured: a setting that answers too much is not asked for its quality."""
+    found = tried.mean_utility_drop if by_drop else tried.worst_over_refusal
+    return None if found is None else 100 * found

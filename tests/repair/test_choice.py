@@ -148,3 +148,20 @@ def test_the_curve_is_one_drawing_of_the_same_tries() -> None:
     assert "alpha = 0.25" in drawn
     assert "limit 10 %" in drawn
     assert as_svg(tries, 0.1) == drawn
+
+
+def test_a_cost_that_was_not_measured_is_not_drawn_as_none() -> None:
+    """Settings that were blocked before their quality was measured stand aside of the scale, and the drawing says why."""
+    blocked = a_try(Setting(values={"alpha": 0.5}), Decision.BLOCK, "max_rate").model_copy(update={"worst_answered": 1.0})
+    passed = a_try(Setting(values={"alpha": 0.25}), Decision.PASS).model_copy(
+        update={"worst_answered": 0.02, "mean_utility_drop": 0.0}
+    )
+    assert "not measured" not in as_svg([passed], 0.1)
+    root = ET.fromstring(as_svg([blocked, passed], 0.1))
+    assert "not measured" in "".join(root.itertext())
+    across = {
+        text.text: float(text.get("x", ""))
+        for text in root.iter("{http://www.w3.org/2000/svg}text")
+        if (text.text or "").startswith("alpha")
+    }
+    assert across["alpha = 0.5"] < across["alpha = 0.25"]

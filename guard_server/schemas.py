@@ -135,14 +135,13 @@ class Span(_Wire):
     view: str
     start: int
     end: int
+    sentence: bool
+    """A sentence or line of a long text, whose thresholds are not those of its windows."""
 
 
-class SegmentScore(_Wire):
-    """The score of one window of one view."""
+class SegmentScore(Span):
+    """The score of one segment."""
 
-    view: str
-    start: int
-    end: int
     score: float
 
 
@@ -176,8 +175,9 @@ class TextResult(_Wire):
     refusal: float | None = None
     """Direction `response`: probability that the answer refuses."""
     windows: int = 0
+    """Segments of the text as it stands: its windows and, in a long text, its sentences and lines."""
     segments: int = 0
-    """Windows of all views: what was scored."""
+    """Those of all views: what was scored."""
     views: list[str] = Field(default_factory=list)
     skipped: list[Skipped] = Field(default_factory=list)
     worst: Span | None = None

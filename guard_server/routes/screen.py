@@ -135,6 +135,7 @@ def _result(index: int, outcome: Outcome, given: bool, unread: int, details: boo
             index=index, decision=outcome.decision, reason="failure", failure=outcome.failure, direction=outcome.direction,
             task=None, task_source=None, score=None, unread_parts=unread,
         )  # fmt: skip
+    worst = found.worst
     return TextResult(
         index=index,
         decision=found.decision,
@@ -151,7 +152,7 @@ def _result(index: int, outcome: Outcome, given: bool, unread: int, details: boo
         segments=found.segments,
         views=list(found.views),
         skipped=[Skipped(view=s.view, reason=s.reason) for s in found.skipped],
-        worst=Span(view=found.worst.view, start=found.worst.start, end=found.worst.end),
+        worst=Span(view=worst.view, start=worst.start, end=worst.end, sentence=worst.sentence),
         details=_details(found) if details else None,
         context_cut=found.context_cut,
         unread_parts=unread,
@@ -159,7 +160,7 @@ def _result(index: int, outcome: Outcome, given: bool, unread: int, details: boo
 
 
 def _details(found: Screened) -> list[SegmentScore]:
-    return [SegmentScore(view=s.view, start=s.start, end=s.end, score=score) for s, score in found.scored]
+    return [SegmentScore(view=s.view, start=s.start, end=s.end, sentence=s.sentence, score=score) for s, score in found.scored]
 
 
 def _timing(answer: Answer) -> Timings:

@@ -87,6 +87,25 @@ def test_the_worst_of_many_windows_is_shown_first(opened: Open, tmp_path: Path) 
     page.screenshot(path=tmp_path / "long.png", full_page=True)
 
 
+def test_a_sentence_that_decides_is_shown_above_windows_that_score_higher(opened: Open) -> None:
+    """Windows have thresholds of their own, so that the highest score need not decide; the answer comes from the test."""
+    page = opened()
+    text = "a story about the weather " * 100
+    windows = [{"view": "original", "start": at, "end": at + 480, "sentence": False, "score": 0.84} for at in range(0, 2000, 80)]
+    worst = {"view": "original", "start": 2, "end": 25, "sentence": True}
+    result = {
+        "decision": "flag", "reason": "score", "score": 0.77, "thresholds": {"flag": 0.75, "block": 0.9}, "task": "other",
+        "task_source": "model", "refusal": None, "categories": {}, "windows": 26, "segments": 26, "skipped": [],
+        "context_cut": False, "worst": worst, "details": [*windows, worst | {"score": 0.77}],
+    }  # fmt: skip
+    answer = {"policy": "default", "timing": {"total_ms": 1.0}, "results": [result]}
+    page.route("**/v1/screen*", lambda route: route.fulfill(json=answer))
+    _screen(page, text)
+    first = page.locator("#result table").last.locator("tbody tr").first
+    expect(first).to_have_class("worst")
+    expect(first).to_contain_text("original, sentence")
+
+
 def test_an_answer_is_screened_with_its_prompt(opened: Open, tmp_path: Path) -> None:
     """Direction response opens a field for the prompt; a refusal is allowed and its probability shown."""
     page = opened()

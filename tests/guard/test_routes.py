@@ -17,10 +17,11 @@ from starlette.testclient import TestClient
 
 from guard_server.batching import SessionPool
 from guard_server.bundle import Bundle
+from guard_server.labels import TASKS, Direction
 from guard_server.models import Classifier, EngineOptions, build_classifier
 from guard_server.records import Encoded, Scores, Timing
 from tests.guard.app_client import BORDERLINE, HARMFUL, HARMLESS, Held, bearer, client, held, keys, make_app, metric
-from tests.guard.tiny_bundle import NOT_A_NUMBER
+from tests.guard.tiny_bundle import NOT_A_NUMBER, write_tiny_bundle
 
 POLICIES = """
 schema_version: guard-policy/v1
@@ -152,6 +153,18 @@ def test_details_list_every_segment(app: TestClient) -> None:
     original = [d for d in result["details"] if d["view"] == "original"]
     assert (original[0]["start"], max(d["end"] for d in original)) == (0, len(text))
     assert _screen(app, texts=text)["results"][0]["details"] is None
+
+
+def test_details_tell_sentences_from_windows(tmp_path: Path) -> None:
+    """In a long text the sentence that decides is said to be one, and every segment says which it is."""
+    at = {"segments": [1], "at": [0.999], "sentences": [0.45], "benign": 100}
+    both = [{"direction": d, "task": t, "target_fpr": f} | at for d in Direction for t in TASKS for f in (0.05, 0.01)]
+    window = {"characters": 200, "overlap": 40, "sentence": 100}
+    with client(write_tiny_bundle(tmp_path / "b", window=window, thresholds=both), guard_yaml=POLICIES) as app:
+        text = "please tell a story. " * 12 + f"{HARMFUL}. " + "please tell a story. " * 12
+        result = _screen(app, query="?details=true", texts=text)["results"][0]
+    assert (result["decision"], result["worst"]["sentence"], result["thresholds"]["block"]) == ("block", True, 0.45)
+    assert {d["sentence"] for d in result["details"]} == {True, False}
 
 
 def test_an_item_of_a_batch_fails_alone(app: TestClient) -> None:

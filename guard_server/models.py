@@ -62,15 +62,14 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """What `/readyz` and `/v1/models` say."""
+    """What is loaded: what `/readyz`, `/v1/models` and the metrics say it from."""
 
     ready: bool
     loading: bool
+    """Whether one is being loaded, or has asked to be."""
     current: Bundle | None
     previous: Bundle | None
     shadow: Bundle | None
-    last_error: str | None
-    """Why the last load failed; None after one that did not."""
 
 
 def build_classifier(bundle: Bundle, options: EngineOptions, observer: QueueObserver | None = None) -> Classifier:
@@ -166,7 +165,6 @@ class ModelSet:
         # One thread for all loads: the allocator keeps freed memory by thread, and a model's would stay with each of them.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="guard-load")
         self._changing = asyncio.Lock()
-        self._last_error: str | None = None
         self._closed = False
         self._loads: set[asyncio.Task[Bundle]] = set()
         self._closings: set[asyncio.Task[None]] = set()
@@ -222,7 +220,7 @@ class ModelSet:
         current, previous, shadow = (
             None if slot is None else slot.classifier.bundle for slot in (self._current, self._previous, self._shadow)
         )
-        return ModelStatus(current is not None, self._changing.locked(), current, previous, shadow, self._last_error)
+        return ModelStatus(current is not None, self._changing.locked(), current, previous, shadow)
 
     async def close(self) -> None:
         """Take no new leases and close every engine after its last one."""
@@ -259,15 +257,12 @@ class ModelSet:
         if self._closed:
             raise NotReadyError("the server is stopping")
         try:
-            classifier = await self._built(folder, accept)
+            return _Slot(await self._built(folder, accept))
+        except GuardError:
+            raise
         except Exception as error:
-            self._last_error = str(error)
-            if isinstance(error, GuardError):
-                raise
             msg = f"{folder} cannot be loaded: {error}"
             raise BundleError(msg) from error
-        self._last_error = None
-        return _Slot(classifier)
 
     async def _built(self, folder: Path, accept: Accept | None) -> Classifier:
         loop = asyncio.get_running_loop()

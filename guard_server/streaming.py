@@ -2,7 +2,7 @@
 
 Pure: chunks in, windows to screen and released text out. A window is cut whenever the text has grown by a stride, so each is
 screened once; what lies before the screened part's end less the overlap is released, because a span of harm that began earlier
-would have lain whole in a screened window. At the end the rest is screened, and only then released.
+would have lain whole in a screened window. At the end the route screens the whole text, and only then releases the rest.
 """
 
 from dataclasses import dataclass
@@ -49,12 +49,6 @@ class Holdback:
         while self.received >= (end := self._next_end):
             due.append(self._cut(end, release=end - self._window.overlap))
         return due
-
-    def finish(self) -> Due | None:
-        """The last window, which ends with the text; None where everything has been screened."""
-        if self.received == self._screened and self.received:
-            return None
-        return self._cut(self.received, release=self.received)
 
     def release(self, upto: int) -> str:
         """Let text up to a position leave; gives the part that had not left before."""

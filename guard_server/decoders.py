@@ -74,7 +74,7 @@ _BETWEEN_LETTERS: Final = re.compile(
     rf"(?=[{_LETTERS}0-9])"
 )
 _ALL_INVISIBLE: Final = re.compile(f"[{_INVISIBLE}]")
-_BLANKS: Final = re.compile(rf"(?<![\s{_INVISIBLE}])[\s\u2800{_INVISIBLE}]{{64,}}+")
+_BLANKS: Final = re.compile(rf"(?<![\s\u2800{_INVISIBLE}])[\s\u2800{_INVISIBLE}]{{64,}}+")
 _TAGS: Final = re.compile("[\U000e0020-\U000e007e]{2,}\U000e007f?")
 _SELECTORS: Final = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{4,}")
 

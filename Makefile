@@ -142,9 +142,10 @@ bench-guard: $(STAMP)
 	$(BIN)/python -m bench.guard_long_texts
 
 BUNDLE ?= guard_server/bundles/default
+BUNDLE_VERSION ?= 2026.11.4
 bundle: $(STAMP)
 	$(BIN)/guard train --out build/guard $(if $(TASKGATE_DATA),--data $(TASKGATE_DATA))
-	$(BIN)/guard bundle --model build/guard --out $(BUNDLE) --force $(if $(TASKGATE_DATA),--data $(TASKGATE_DATA))
+	$(BIN)/guard bundle --model build/guard --out $(BUNDLE) --version $(BUNDLE_VERSION) --force $(if $(TASKGATE_DATA),--data $(TASKGATE_DATA))
 
 schemas: $(STAMP)
 	$(BIN)/python docs/generate.py

@@ -343,7 +343,17 @@ def sealed(folder: Path, key: Path | None, largest: int = LARGEST) -> tuple[str,
 
 
 def put(folder: Path, out: Path) -> None:
-    """Put the finished folder in the place of `out`; what stood there goes only when the new one is complete."""
+    """Put the finished folder in the place of `out`; what stood there is set aside, and goes when the new one is in place."""
+    aside = out.with_name(f".{out.name}.replaced")
     if out.exists():
-        shutil.rmtree(out)
-    folder.rename(out)
+        if aside.exists():
+            shutil.rmtree(aside)
+        out.rename(aside)
+    try:
+        folder.rename(out)
+    except OSError:
+        if aside.exists():
+            aside.rename(out)
+        raise
+    if aside.exists():
+        shutil.rmtree(aside)

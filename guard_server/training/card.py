@@ -195,17 +195,23 @@ def _thresholds(bases: Sequence[Basis], thresholds: Sequence[Threshold]) -> Iter
         for basis in bases:
             for target in sorted({t.target_fpr for t in thresholds}):
                 found = at[basis.direction, basis.task, target]
-                values = (f"{found.for_segments(count):.3f}" for count in (1, 8, 64, 256))
+                values = (_of_length(found, count) for count in (1, 8, 64, 256))
                 pooled = "all tasks' texts" if basis.pooled else ""
                 yield basis.direction, basis.task, f"{target:g}", str(found.benign), str(len(basis.sets)), *values, pooled
 
     head = ("direction", "task", "target", "harmless texts", "sets", "1 segment", "8", "64", "256", "set on")
+    yield "Of a text of several segments: for its windows, then for its sentences and lines.\n"
     yield from _table(head, rows())
     for direction in Direction:
         counts = next((basis.documents for basis in bases if basis.direction is direction and basis.documents), {})
         if counts:
             yield f"- {direction}: harmless documents by number of segments: {', '.join(f'{k}: {n}' for k, n in counts.items())}"
     yield ""
+
+
+def _of_length(threshold: Threshold, count: int) -> str:
+    window, sentence = (threshold.for_segments(count, sentence=sentence) for sentence in (False, True))
+    return f"{window:.3f}" if count == 1 else f"{window:.3f}, {sentence:.3f}"
 
 
 def _table(head: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

@@ -11,7 +11,7 @@ The same recipe runs once per fold and once on everything.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -152,12 +152,17 @@ def card(run: Run, rows: Sequence[Row], dropped: dict[str, int]) -> dict[str, ob
         "seed": run.seed,
         "encoder_sha256": hashlib.sha256((run.encoder / WEIGHTS).read_bytes()).hexdigest(),
         "rows": dict(sorted(sizes.items())),
-        "rows_sha256": hashlib.sha256("\n".join(sorted(row.model_dump_json() for row in rows)).encode()).hexdigest(),
+        "rows_sha256": digest_of(rows),
         "dropped": dropped,
         "examples": dict(Counter(f"{example.text.direction}/{example.kind}" for example in run.corpus.train)),
         "folds": [list(fold) for fold in FOLDS],
         "torch": torch.__version__,
     }
+
+
+def digest_of(rows: Iterable[Row]) -> str:
+    """SHA-256 of the rows, in whatever order they come."""
+    return hashlib.sha256("\n".join(sorted(row.model_dump_json() for row in rows)).encode()).hexdigest()
 
 
 def figures_of(scored: Scored) -> dict[str, object]:

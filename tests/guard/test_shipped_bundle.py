@@ -12,11 +12,15 @@ from guard_server.models import EngineOptions, build_classifier, self_test
 from guard_server.policy import check_against, load_policies
 from guard_server.settings import DEFAULT_BUNDLE, shipped_policies
 from guard_server.training.evaluate import run_evaluate
-from guard_server.training.recipe import Texts
+from guard_server.training.material import generate
+from guard_server.training.recipe import Recipe, Texts
+from guard_server.training.sources import read_sources
 from guard_server.training.thresholds import SEGMENTS
+from guard_server.training.train import digest_of
 from tests.guard.app_client import client
 
 LARGEST = 40_000_000
+ROOT = Path(__file__).resolve().parents[2]
 CARD: dict[str, Any] = json.loads((DEFAULT_BUNDLE / "card.json").read_text(encoding="utf-8"))
 UNSEEN = {group["name"]: group for group in CARD["never_trained"]["groups"] if group["head"] == "prompt harm"}
 
@@ -27,6 +31,14 @@ def test_it_reads_texts_as_its_recipe_says() -> None:
     assert spec.window == Texts().window
     assert all(threshold.segments == SEGMENTS for threshold in spec.thresholds)
     assert all(len(threshold.sentences) == len(SEGMENTS) for threshold in spec.thresholds)
+
+
+def test_the_code_beside_it_rebuilds_it(shared_data: Path) -> None:
+    """`make bundle` trains by the recipe and on the rows that the card names, and gives the result the same version."""
+    sources = read_sources(shared_data, tuple(generate(CARD["seed"])))
+    assert CARD["training"]["recipe"] == Recipe().model_dump(mode="json")
+    assert CARD["training"]["rows_sha256"] == digest_of(sources.training)
+    assert f"BUNDLE_VERSION ?= {CARD['version']}\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_it_is_whole_small_and_fits_the_shipped_policies() -> None:

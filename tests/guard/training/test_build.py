@@ -11,7 +11,7 @@ from rich.console import Console
 from guard_server.bundle import load_bundle
 from guard_server.classifier import OnnxModel, OnnxTokenizer
 from guard_server.labels import TASKS, Direction
-from guard_server.training.build import Built, run_bundle
+from guard_server.training.build import Built, put, run_bundle
 from guard_server.training.card import Card
 from guard_server.training.quantise import QualityError
 from guard_server.training.rethreshold import run_rethreshold
@@ -164,6 +164,20 @@ def test_nothing_is_overwritten_or_left_half_done(parts: tuple[Path, Path, Path]
         )
     assert [path.name for path in out.iterdir()] == ["mine"]
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_what_stood_there_stays_until_the_new_one_is_in_place(tmp_path: Path) -> None:
+    """Where the new folder can't be moved, the old one is there as before; where it can, nothing is left beside it."""
+    out = tmp_path / "bundle"
+    out.mkdir()
+    (out / "old").touch()
+    with pytest.raises(FileNotFoundError):
+        put(tmp_path / "missing", out)
+    assert [path.name for path in out.iterdir()] == ["old"]
+    (tmp_path / "new").mkdir()
+    put(tmp_path / "new", out)
+    assert list(out.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_a_wrong_key_is_noticed_before_the_work(parts: tuple[Path, Path, Path], tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ bench-guard: $(STAMP)
 	$(BIN)/python -m bench.guard_reload
 	$(BIN)/python -m bench.guard_soak
 	$(BIN)/python -m bench.guard_long_texts
+	$(BIN)/python -m bench.guard_outside
 
 BUNDLE ?= guard_server/bundles/default
 BUNDLE_VERSION ?= 2026.11.4

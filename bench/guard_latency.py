@@ -1,4 +1,4 @@
-"""What a caller waits for beside inference: `POST /v1/screen` on one kept connection against bare onnxruntime on the same ids.
+"""What a caller waits for beside inference: `POST /v1/screen` on a kept connection against bare onnxruntime on the same ids.
 
     python -m bench.guard_latency [--bundle DIR] [--seconds 20]
 
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.guard_bare import Bare
-from bench.guard_client import Connection, post
+from bench.guard_client import Connection, get, post
 from bench.guard_process import GuardProcess
 from bench.guard_report import Row, loaded, options, percentile, progress, published, shipped_policy, texts_of
 from guard_server.classifier import OnnxTokenizer
@@ -40,20 +40,22 @@ class Seen:
 
 async def alternate(address: tuple[str, int], bare: Bare, requests: Sequence[bytes], seconds: float) -> Seen:
     """Blocks of inferences and of requests in turn; raises `RuntimeError` where a request is not answered 200."""
-    seen, connection = Seen(), await Connection.open(*address)
+    seen = Seen()
     until, at = time.perf_counter() + seconds, 0
     warm = True
     while time.perf_counter() < until or not seen.served:
         block = range(at, at + BLOCK)
         inferred = [bare.infer(i) for i in block]
+        connection = await Connection.open(*address)  # the last one may have been silent for longer than the server bears
+        await connection.ask(get("/healthz"))
         asked = [await one(connection, requests[i % len(requests)]) for i in block]
         if not warm:
             seen.bare += inferred
             seen.served += [took for took, _, _ in asked]
             seen.queued += [queued for _, queued, _ in asked]
             seen.inference += [inference for _, _, inference in asked]
+        connection.close()
         warm, at = False, at + BLOCK
-    connection.close()
     return seen
 
 

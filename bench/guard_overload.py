@@ -24,8 +24,9 @@ from guard_server.classifier import OnnxTokenizer
 
 TOKENS = 512
 TEXTS = 64
-CLOSED = 32
-"""Connections of the closed loop that measures capacity."""
+CLOSED = 2
+"""Connections for each worker in the closed loop that measures capacity: no worker waits. Texts in flight share the workers
+segment by segment, so many more of them would all be unfinished when the time is over."""
 RECOVERED = 2.0
 """Times the median before: answered as soon again."""
 ALLOWANCE_SECONDS = 0.01
@@ -156,11 +157,13 @@ async def recovery(server: GuardProcess, request: bytes, median: float) -> float
     return float("inf")
 
 
-async def measure(server: GuardProcess, requests: Sequence[bytes], seconds: float, factor: float) -> dict[str, object]:
+async def measure(
+    server: GuardProcess, requests: Sequence[bytes], seconds: float, factor: float, workers: int
+) -> dict[str, object]:
     """Capacity, storm, recovery; the table's one row and what else the JSON keeps."""
     address, storm, stop = (server.host, server.port), Storm(), asyncio.Event()
     alone = await closed_loop(address, requests, 1, max(0.5, seconds / 12))
-    capacity = (await closed_loop(address, requests, CLOSED, max(0.5, seconds / 6))).per_second
+    capacity = (await closed_loop(address, requests, CLOSED * workers, max(0.5, seconds / 3))).per_second
     before = server.usage()
     generator, watcher = Generator(address, requests, storm), asyncio.create_task(watch(server, storm, stop))
     await generator.run(factor * capacity, seconds, Random(0))
@@ -207,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     requests = [post("/v1/screen", {"texts": text}) for text in texts_of(TOKENS, TEXTS, OnnxTokenizer(bundle))]
     with GuardProcess(arguments.bundle, workers=arguments.workers) as server, progress() as bar:
         bar.add_task(f"overload for {seconds:g} s", total=None)
-        found = asyncio.run(measure(server, requests, seconds, factor))
+        found = asyncio.run(measure(server, requests, seconds, factor, arguments.workers))
     rows = [{"figure": figure, "value": value} for figure, value in found.items()]
     published("guard_overload", arguments, bundle, rows, seconds=seconds, factor=factor)
     return list(rows)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import guard_latency, guard_long_texts, guard_overload, guard_reload, guard_soak, guard_throughput
+from bench import guard_latency, guard_long_texts, guard_outside, guard_overload, guard_reload, guard_soak, guard_throughput
 from bench.guard_client import gauge, post
 from bench.guard_long_texts import hidden_text
 from bench.guard_report import DOCUMENT, Row, percentile, texts_of
@@ -15,7 +15,7 @@ from guard_server.bundle import load_bundle
 from guard_server.classifier import OnnxTokenizer
 
 Bench = Callable[[Sequence[str]], Sequence[Row]]
-NAMES = ("guard_throughput", "guard_latency", "guard_overload", "guard_reload", "guard_soak", "guard_long_texts")
+NAMES = ("guard_throughput", "guard_latency", "guard_overload", "guard_reload", "guard_soak", "guard_long_texts", "guard_outside")
 
 
 def _figures(bench: Bench, folder: Path) -> dict[str, object]:
@@ -75,6 +75,14 @@ def test_hidden_attacks_are_found_as_the_server_finds_them(tiny_bundle: Path, tm
     assert (rows["marked", "5%"]["recall alone"], rows["marked", "5%"]["recall hidden"]) == ("1.000", "1.000")
     assert rows["plain", "5%"]["recall alone"] == "0.000"
     assert rows["all", "1%"]["placements"] == 2 * 3 * 8
+
+
+def test_long_texts_by_others_are_screened_by_kind(tiny_bundle: Path) -> None:
+    """Two of each kind, all of them long ones, are judged; together they are the last line."""
+    *kinds, both = guard_outside.main(["--quick", "--bundle", str(tiny_bundle)])
+    assert [row["n"] for row in kinds] == [2] * len(guard_outside.KINDS)
+    assert both["n"] == sum(int(str(row["n"])) for row in kinds)
+    assert all(int(str(row["segments, median"])) > 1 for row in kinds)
 
 
 def test_a_hidden_attack_leaves_the_rest_of_the_filler_where_it_was() -> None:

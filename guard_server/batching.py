@@ -29,7 +29,8 @@ from guard_server.fair_queue import FairQueue, Request, Ticket
 from guard_server.records import Encoded, Scores, Timing
 
 DropReason = Literal["cancelled", "deadline", "failed", "closing"]
-_SMOOTHING: Final = 0.1
+_FORGOTTEN: Final = 0.03
+"""Share of what is known of the pace that each run of the model replaces: it stands on the last thirty runs or so."""
 _AHEAD: Final = 0.25
 """Share of a request's time that the work before it may take. All requests advance in turn, so that later ones delay it
 too: at a steady load it takes about twice that. Without this bound a full queue scores a part of each and nearly none in time.
@@ -148,7 +149,7 @@ class _ThreadedEngine(ABC):
         self._queue = FairQueue(max_queue_tokens)
         self._changed = threading.Condition()
         self._closing = False
-        self._seconds_per_token: float | None = None
+        self._recent_seconds, self._recent_tokens = 0.0, 0.0
         self._threads = [
             threading.Thread(target=self._work, args=(model,), name=f"guard-{name}-{i}", daemon=True)
             for i, model in enumerate(models)
@@ -222,13 +223,13 @@ class _ThreadedEngine(ABC):
 
     def _retry_after(self) -> float:
         """Seconds after which there may be room; the lock is held."""
-        if self._seconds_per_token is None:
+        if not self._recent_tokens:
             return _UNKNOWN_RETRY
         return min(max(self._seconds(self._queue.tokens), _SHORTEST_RETRY), _LONGEST_RETRY)
 
     def _seconds(self, tokens: int) -> float:
         """Seconds until so many tokens are done, at the pace of late; 0 while that is unknown. The lock is held."""
-        return tokens * (self._seconds_per_token or 0.0) / len(self._threads)
+        return tokens * self._recent_seconds / self._recent_tokens / len(self._threads) if self._recent_tokens else 0.0
 
     def _settle(self, request: Request) -> int:
         """Await no more scores of it; gives how many segments left the queue. The lock is held."""
@@ -289,7 +290,7 @@ class _ThreadedEngine(ABC):
         dropped = 0
         with self._changed:
             ended = self._clock()
-            self._learn_pace((ended - started) / max(tokens, 1))
+            self._learn_pace(ended - started, tokens)
             for ticket, outcome in zip(tickets, outcomes, strict=True):
                 request = ticket.request
                 request.stop(ended)
@@ -310,9 +311,10 @@ class _ThreadedEngine(ABC):
         for request, answer in done:
             _answer(request, answer)
 
-    def _learn_pace(self, seconds_per_token: float) -> None:
-        known = self._seconds_per_token
-        self._seconds_per_token = seconds_per_token if known is None else known + _SMOOTHING * (seconds_per_token - known)
+    def _learn_pace(self, seconds: float, tokens: int) -> None:
+        # Sums, not a mean of quotients: a short segment costs more a token, and would count as much as a long one.
+        self._recent_seconds += seconds - _FORGOTTEN * self._recent_seconds
+        self._recent_tokens += tokens - _FORGOTTEN * self._recent_tokens
 
 
 class SessionPool(_ThreadedEngine):

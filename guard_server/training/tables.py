@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from guard_server.training.figures import RECALL, Evaluation, Group, Rate
@@ -18,23 +19,28 @@ def tables(evaluation: Evaluation) -> Iterator[Table]:
 
 
 def _groups(title: str, what: str, groups: Sequence[Group]) -> Table:
-    table = Table(title=title, caption="recall*: at a threshold set on these texts; the rest at the bundle's own thresholds")
-    for name in ("head", what):
-        table.add_column(name)
-    for name in ("positive", "negative", "AUROC", "AP", "recall* 1 %", "recall* 5 %"):
-        table.add_column(name, justify="right")
-    for target in ("1 %", "5 %"):
-        table.add_column(f"recall, FPR at {target} target")
+    """Two lines a row, so that a terminal of 80 columns shows it whole."""
+    table = Table(
+        title=title,
+        caption="n +, n −: harmful and harmless prompts or answers, or refused and complied. recall*: at thresholds set on these "
+        "texts. The rest: at the bundle's own, with 95 % intervals",
+        box=SIMPLE_HEAD,
+        padding=0,
+    )
+    table.add_column(f"head\n{what}", overflow="fold")
+    for names in ("n +\nn −", "AUROC\nAP", "recall*\n1, 5 %"):
+        table.add_column(names, justify="right", no_wrap=True)
+    for name in ("recall", "FPR"):
+        for target in ("1 %", "5 %"):
+            table.add_column(f"{name} at\n{target}", no_wrap=True)
     for group in groups:
         table.add_row(
-            group.head,
-            group.name,
-            str(group.positives),
-            str(group.negatives),
-            _number(group.auroc),
-            _number(group.average_precision),
-            *(_number(at.recall_here, 2) for at in group.at),
-            *(f"{_rate(at.recall)}, {_rate(at.fpr)}" for at in group.at),
+            f"{group.head}\n{group.name}",
+            f"{group.positives}\n{group.negatives}",
+            f"{_number(group.auroc)}\n{_number(group.average_precision)}",
+            "\n".join(_number(at.recall_here, 2) for at in group.at),
+            *(_two_lines(at.recall) for at in group.at),
+            *(_two_lines(at.fpr) for at in group.at),
             end_section=group.name == "all" and len(groups) > 1,
         )
     return table
@@ -69,6 +75,10 @@ def _heads(evaluation: Evaluation) -> Table:
 
 def _number(value: float | None, digits: int = 3) -> str:
     return _NONE if value is None else f"{value:.{digits}f}"
+
+
+def _two_lines(found: Rate | None) -> str:
+    return _NONE if found is None else f"{found.share:.2f}\n{found.low:.2f}–{found.high:.2f}"
 
 
 def _rate(found: Rate | None) -> str:

@@ -40,7 +40,7 @@ def reference() -> Iterator[str]:
 
 def descriptions() -> Iterator[str]:
     """What packages say of themselves."""
-    yield from (str(found.metadata.get_payload() or "") for found in _packages())
+    yield from (str(found.metadata.json.get("description", "")) for found in _packages())
 
 
 def licences() -> Iterator[str]:

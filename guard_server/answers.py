@@ -13,11 +13,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from guard_server.errors import GuardError
+from guard_server.errors import VALUE_ERROR, GuardError
 
 MAX_FIELDS: Final = 20
 """Of a body that does not fit, so many faults are named: an answer must not grow with what was sent."""
 MAX_FIELD_CHARACTERS: Final = 200
+_UNION_MEMBERS: Final = re.compile(r"(literal|str-enum)\[")
 _LONE_SURROGATES: Final = re.compile("[\ud800-\udfff]")
 KINDS = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 408: "request_timeout", 413: "too_large"}
 
@@ -50,7 +51,10 @@ async def on_invalid(request: Request, error: Exception) -> Response:
     found = error.errors()[:MAX_FIELDS]
     not_json = any(e["type"] == "json_invalid" for e in found)
     # Where it is no JSON, the location is a position in the body, not a field.
-    fields = [{"field": "body" if not_json else _field(e["loc"]), "message": encodable(str(e["msg"]))} for e in found]
+    fields = [{"field": "body" if not_json else _field(e["loc"]), "message": _message(e["msg"])} for e in found]
+    if fields[0]["field"] == "body" and "json" not in request.headers.get("content-type", ""):
+        # As curl -d sends it: the framework hands such a body on unread.
+        fields = [{"field": "body", "message": "expected JSON with the header content-type: application/json"}]
     message = "; ".join(f"{f['field']}: {f['message']}" for f in fields)
     body = error_body("bad_request", message, request.state.request_id, fields[0]["field"])
     body["error"]["fields"] = fields
@@ -60,7 +64,13 @@ async def on_invalid(request: Request, error: Exception) -> Response:
 async def on_http(request: Request, error: Exception) -> Response:
     """Handler of what the framework itself refuses (404, 405, 413, unreadable bodies)."""
     assert isinstance(error, HTTPException)
-    body = error_body(KINDS.get(error.status_code, "http"), str(error.detail), request.state.request_id)
+    message = str(error.detail)
+    if error.status_code == 404:
+        message = "there is no such route: docs/guard.md names them, and `guard openapi` prints them"
+    elif error.status_code == 405:
+        takes = (error.headers or {}).get("Allow", "another method")
+        message = f"this route does not take {request.method[:20]}; it takes {takes}"
+    body = error_body(KINDS.get(error.status_code, "http"), message, request.state.request_id)
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
@@ -74,7 +84,12 @@ def encodable(text: str) -> str:
     return _LONE_SURROGATES.sub("\ufffd", text)
 
 
+def _message(text: str) -> str:
+    return encodable(text.removeprefix(VALUE_ERROR))
+
+
 def _field(location: Sequence[str | int]) -> str:
-    """`('body', 'texts', 0)` as `texts.0`."""
+    """`('body', 'texts', 0)` as `texts.0`; pydantic's names for the members of a union are no fields."""
     parts = location[1:] if location and location[0] in {"body", "query", "path", "header"} else location
+    parts = [part for part in parts if not _UNION_MEMBERS.match(str(part))]
     return encodable(".".join(str(part) for part in parts))[:MAX_FIELD_CHARACTERS] or "body"

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, get_args
 
 import jwt
@@ -68,7 +69,8 @@ def parse_entries(lines: Iterable[str]) -> tuple[Key, ...]:
             continue
         if (found := ENTRY.match(entry)) is None:
             msg = (
-                f"API key entry {number}: expected name:role:sha256[:rate] with role screen or admin (`guard key new` writes one)"
+                f"API key entry {number}: expected name:role:sha256[:rate], the name of at most 64 letters, digits and . _ -, "
+                "the role screen or admin, the digest in lower case (`guard key new` writes one)"
             )
             raise ValueError(msg)
         role: Role = "admin" if found["role"] == "admin" else "screen"
@@ -83,7 +85,7 @@ def _rate(text: str | None, where: str) -> RateLimitItem | None:
         return parse(text)
     except ValueError:
         # Neither the text nor the cause, which repeats it: a key may have been written where its rate belongs.
-        msg = f"{where}: the rate is not like 100/second or 5000/hour"
+        msg = f"{where}: expected a rate like 100/second or 5000/hour"
         raise ValueError(msg) from None
 
 
@@ -96,13 +98,13 @@ class Credentials:
 
 
 def read_credentials(settings: Settings) -> Credentials:
-    """Read the settings' files as they are now; raises `ValueError` or `OSError`, which repeat no entry."""
+    """Read the settings' files as they are now; raises `ValueError`, which repeats no entry."""
     entries = settings.api_keys.split(",") if settings.api_keys else []
     if settings.api_keys_file is not None:
-        entries += settings.api_keys_file.read_text(encoding="utf-8").splitlines()
+        entries += _read(settings.api_keys_file, "GUARD_API_KEYS_FILE").splitlines()
     keys = parse_entries(entries)
     if (settings.api_keys or settings.api_keys_file) and not keys:
-        msg = "API keys are configured, but there is no entry: every request would be refused"
+        msg = "API keys are configured, but there is no entry, so every request would be refused: add one (`guard key new`)"
         raise ValueError(msg)
     return Credentials(keys, _jwt_key(settings))
 
@@ -114,7 +116,7 @@ class Gatekeeper:
         """Raises as `read_credentials`."""
         self._settings = settings
         self._known = read_credentials(settings)
-        self._rate = _rate(settings.rate_limit, "rate_limit")
+        self._rate = _rate(settings.rate_limit, "GUARD_RATE_LIMIT")
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
     def renew(self, known: Credentials) -> None:
@@ -168,11 +170,20 @@ class Gatekeeper:
         return Caller(f"jwt:{claims['sub']}", frozenset(role for role in get_args(Role) if f"guard:{role}" in scopes))
 
 
+def _read(path: Path, setting: str) -> str:
+    """The text of the file that a setting names; the error tells neither its bytes nor its lines."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise ValueError(f"{setting} {path}: cannot be read ({reason}); check the path, and that this user may read it") from None
+
+
 def _jwt_key(settings: Settings) -> str | None:
     """The key that tokens are checked with; one that does not fit its algorithm is an error now, not at the first token."""
     if settings.jwt_key_file is None:
         return None
-    key = settings.jwt_key_file.read_text(encoding="utf-8").strip()
+    key = _read(settings.jwt_key_file, "GUARD_JWT_KEY_FILE").strip()
     try:
         jwt.get_algorithm_by_name(settings.jwt_algorithm).prepare_key(key)
         fits = settings.jwt_algorithm != "HS256" or len(key.encode()) >= 32
@@ -180,7 +191,7 @@ def _jwt_key(settings: Settings) -> str | None:
         fits = False
     if not fits:
         msg = (
-            f"jwt_key_file {settings.jwt_key_file}: not a key for {settings.jwt_algorithm} "
+            f"GUARD_JWT_KEY_FILE {settings.jwt_key_file}: not a key for {settings.jwt_algorithm} "
             "(a PEM public key; for HS256 a secret of 32 bytes or more)"
         )
         raise ValueError(msg)

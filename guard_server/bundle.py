@@ -112,7 +112,7 @@ def _check_signature(
 ) -> bool:
     """Whether the signature was checked; a wrong one is refused even where none is required."""
     if require_signed and public_key is None:
-        msg = "a signature is required and no public key is given; set the public key's file"
+        msg = "a signature is required and no public key is given; name its file (GUARD_PUBLIC_KEY, or --public-key)"
         raise BundleError(msg)
     if signature is None:
         if require_signed:

@@ -46,24 +46,27 @@ def serve(
 ) -> None:
     """Serve. Everything else is set by `GUARD_...` variables (docs/guard_settings.md); an option wins over its variable."""
     from guard_server.serve import run
-    from guard_server.settings import Settings
+    from guard_server.settings import read_settings
 
     given: dict[str, Any] = {"host": host, "port": port, "bundle": bundle, "policies": policies, "workers": workers}
     if log is not None:
         given["log_json"] = log == "json"
-    run(Settings(**{name: value for name, value in given.items() if value is not None}))
+    run(read_settings({name: value for name, value in given.items() if value is not None}))
 
 
 @app.command()
 def verify(
     bundle: BundleFolder = _default_bundle(),
     public_key: PublicKey = None,
-    require_signed: Annotated[bool, typer.Option("--require-signed", help="Refuse a bundle without a signature.")] = False,
+    require_signed: Annotated[
+        bool, typer.Option("--require-signed", help="Refuse a bundle without a signature, as where a key is given.")
+    ] = False,
 ) -> None:
-    """Check a bundle's files against its manifest, and its signature where a key is given."""
+    """Check a bundle's files against its manifest; where a key is given, that it is signed by it."""
     from guard_server.bundle import load_bundle
 
-    found = load_bundle(bundle, public_key=public_key, require_signed=require_signed)
+    # Who gives a key asks for the signature: a bundle without one must not end with 0.
+    found = load_bundle(bundle, public_key=public_key, require_signed=require_signed or public_key is not None)
     signed = "signature verified" if found.files.verified else "signed, not checked" if found.files.signed else "not signed"
     print(f"{found.spec.name} {found.spec.version}: {len(found.files.files)} files as the manifest says, {signed}")
     print(f"digest {found.digest}")
@@ -202,9 +205,9 @@ def openapi() -> None:
     import json
 
     from guard_server.serve import build
-    from guard_server.settings import Settings
+    from guard_server.settings import read_settings
 
-    print(json.dumps(build(Settings()).openapi(), indent=2))
+    print(json.dumps(build(read_settings({})).openapi(), indent=2))
 
 
 def main() -> None:
@@ -229,7 +232,7 @@ def main() -> None:
 
 def _readable(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors())
+        return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
     if isinstance(error, ImportError) and error.name:
         return f"{error.name} is not installed: pip install 'taskgate[guard]' to serve, 'taskgate[guard-train]' to train"
     return str(error)

@@ -21,6 +21,8 @@ the error's `kind`, `param` its `field` (null where it is about none), `fields` 
 
 from typing import ClassVar, Final
 
+VALUE_ERROR: Final = "Value error, "
+"""What pydantic puts before the message of a validator of ours; nobody is helped by reading it."""
 LESS_OR_MORE: Final = "send less text at a time, or give the server more cores or time (GUARD_DEADLINE_SECONDS)"
 """What to do where the deadline passes."""
 

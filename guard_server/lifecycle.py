@@ -53,8 +53,6 @@ async def reload(guard: Guard, folder: Path | None) -> None:
 def _keys(guard: Guard) -> Credentials:
     try:
         return read_credentials(guard.settings)
-    except OSError as error:
-        raise KeysError(f"a file of keys cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise KeysError(str(error)) from error
 

@@ -30,7 +30,7 @@ from pydantic import (
 )
 
 from guard_server.bundle_spec import BundleSpec
-from guard_server.errors import NotAllowedError, NotFoundError, PolicyError
+from guard_server.errors import VALUE_ERROR, NotAllowedError, NotFoundError, PolicyError
 from guard_server.labels import TASKS, Decision, Direction, Task
 from guard_server.views import VIEWS, ViewSettings
 
@@ -360,7 +360,7 @@ def _explain(loc: tuple[int | str, ...], kind: str, message: str, found: object)
     if kind == "missing":
         return f"{place}: missing"
     if kind == "value_error":
-        return f"{place}: {message.removeprefix('Value error, ')}"
+        return f"{place}: {message.removeprefix(VALUE_ERROR)}"
     return f"{place}: {message}, found {reprlib.repr(found)[:60]}"
 
 

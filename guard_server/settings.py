@@ -1,14 +1,17 @@
 """The server's settings: from the environment (`GUARD_...`), overridden by `guard serve`'s options; frozen once read.
 
 Secrets are files or environment variables, never flags. An unknown `GUARD_` variable is not an error (a container sets others),
-an impossible value is.
+an impossible value is, and `read_settings` names its variable.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from guard_server.errors import VALUE_ERROR
 
 PACKAGE = Path(__file__).parent
 DEFAULT_BUNDLE = PACKAGE / "bundles" / "default"
@@ -41,7 +44,7 @@ class Settings(BaseSettings):
     shadow_bundle: Path | None = None
     """Scored after each answer; only its differences are counted."""
     require_signed: bool = False
-    """Refuse bundles without a signature by `public_key`."""
+    """Refuse bundles without a signature by `GUARD_PUBLIC_KEY`."""
     public_key: Path | None = None
     """PEM of the key that bundles are signed with."""
     bundle_root: Path | None = None
@@ -69,7 +72,7 @@ class Settings(BaseSettings):
     body_seconds: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     """How long a request's body may take to come; past it: 408. A connection that sends no whole head for so long is closed."""
     stream_idle_seconds: float = Field(default=120.0, gt=0, allow_inf_nan=False)
-    """How long `/v1/screen/stream` waits for the next part of a body, in place of `body_seconds`; past it: 408."""
+    """How long `/v1/screen/stream` waits for the next part of a body, in place of `GUARD_BODY_SECONDS`; past it: 408."""
     max_texts: int = Field(default=64, ge=1, le=10_000)
     """Texts, messages or items in one request."""
     drain_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
@@ -99,7 +102,7 @@ class Settings(BaseSettings):
     log_text: bool = False
     """Write screened text into the log, for the share below."""
     log_text_share: float = Field(default=0.01, ge=0, le=1)
-    """Share of texts that `log_text` writes."""
+    """Share of texts that `GUARD_LOG_TEXT` writes."""
     otel: bool = False
     """Send traces by OTLP (the extra `guard-otel`; the exporter reads the standard OTEL_ variables)."""
     playground: bool = True
@@ -110,15 +113,18 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.require_signed and self.public_key is None:
-            msg = "require_signed needs public_key: the PEM file of the key that bundles are signed with"
+            msg = "GUARD_REQUIRE_SIGNED needs GUARD_PUBLIC_KEY: the PEM file of the key that bundles are signed with"
             raise ValueError(msg)
         if self.jwt_key_file is not None and (self.jwt_audience is None or self.jwt_issuer is None):
-            msg = "jwt_key_file needs jwt_audience and jwt_issuer: a token meant for another service must not be accepted"
+            msg = (
+                "GUARD_JWT_KEY_FILE needs GUARD_JWT_AUDIENCE and GUARD_JWT_ISSUER: "
+                "a token meant for another service must not be accepted"
+            )
             raise ValueError(msg)
         if not self.loopback and not self.has_keys and not self.allow_anonymous:
             msg = (
                 f"host {self.host} can be reached by others and no key is configured: "
-                "set api_keys_file (guard key new), or allow_anonymous"
+                "set GUARD_API_KEYS_FILE (`guard key new` writes an entry), or GUARD_ALLOW_ANONYMOUS=true"
             )
             raise ValueError(msg)
         return self
@@ -132,3 +138,13 @@ class Settings(BaseSettings):
     def has_keys(self) -> bool:
         """Whether requests are authenticated at all."""
         return bool(self.api_keys_file or self.api_keys or self.jwt_key_file)
+
+
+def read_settings(given: Mapping[str, Any]) -> Settings:
+    """The settings from the environment and those `given`, which win; a `ValueError` names each variable that can't be used."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False)
+        told = ((f"GUARD_{str(e['loc'][0]).upper()}: " if e["loc"] else "") + e["msg"].removeprefix(VALUE_ERROR) for e in faults)
+        raise ValueError("; ".join(told)) from error

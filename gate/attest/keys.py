@@ -175,7 +175,12 @@ def _read(file: Path, what: str) -> bytes:
         with file.open("rb") as stream:
             data = stream.read(_SIZE_LIMIT + 1)
     except OSError as error:
-        raise AttestError(f"the {what} {file} can't be read", found=error.strerror or type(error).__name__) from error
+        raise AttestError(
+            f"the {what} {file} can't be read",
+            expected="a file",
+            found=error.strerror or type(error).__name__,
+            mend="check the path, and that this user may read it",
+        ) from error
     if len(data) > _SIZE_LIMIT:
         raise AttestError(f"the {what} {file} can't be read", expected="a small file", found=f"over {_SIZE_LIMIT} bytes")
     return data

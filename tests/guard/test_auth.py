@@ -141,6 +141,16 @@ def test_a_key_file_without_entries_is_an_error(tmp_path: Path) -> None:
         Gatekeeper(Settings(api_keys_file=path))
 
 
+@pytest.mark.parametrize("content", [None, b"gateway:screen:\xff"])
+def test_a_file_of_keys_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    """A file that is not there, or is no text, stops the start with its variable and its path."""
+    path = tmp_path / "keys"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^GUARD_API_KEYS_FILE {path}: cannot be read"):
+        Gatekeeper(Settings(api_keys_file=path))
+
+
 @given(st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126), min_size=12, max_size=60))
 def test_no_error_about_an_entry_repeats_it(secret: str) -> None:
     """A key written where an entry belongs, in whatever field, is not in the message or in what caused it."""

@@ -12,8 +12,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from guard_server.bundle import check_bundle_files, load_bundle
+from guard_server.cli import app
 from guard_server.errors import BundleError
 from tests.guard.tiny_bundle import write_manifest, write_tiny_bundle
 
@@ -179,6 +181,14 @@ def test_an_unsigned_bundle_is_refused_where_a_signature_is_required(tiny_bundle
     """The refusal says how to sign."""
     with pytest.raises(BundleError, match="not signed"):
         load_bundle(tiny_bundle, public_key=_pem(tmp_path, KEY), require_signed=True)
+
+
+def test_verifying_with_a_key_asks_for_the_signature(signed: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    """`guard verify --public-key` ends with 0 for a bundle signed by that key alone: an unsigned one is refused."""
+    given = ["--public-key", str(_pem(tmp_path, KEY)), "--bundle"]
+    assert "signature verified" in CliRunner().invoke(app, ["verify", *given, str(signed)]).output
+    refused = CliRunner().invoke(app, ["verify", *given, str(tiny_bundle)])
+    assert isinstance(refused.exception, BundleError)
 
 
 def test_a_required_signature_without_a_key_is_refused(signed: Path) -> None:

@@ -205,11 +205,19 @@ def test_an_item_of_a_batch_fails_alone(app: TestClient) -> None:
     ],
 )
 def test_a_body_that_does_not_fit_is_refused_by_field(app: TestClient, body: object, field: str) -> None:
-    """422 names the field, for unknown fields and contradictions too."""
+    """422 names the field, for unknown fields and contradictions too, and speaks of none of pydantic's insides."""
     answer = app.post("/v1/screen", content=json.dumps(body), headers={"content-type": "application/json"})
     error = _error(answer, 422, "bad_request")
     assert error["param"] == error["fields"][0]["field"]
     assert any(f["field"].startswith(field) for f in error["fields"])
+    assert not any(inside in answer.text for inside in ("Value error", "str-enum", "literal["))
+
+
+def test_json_that_is_not_said_to_be_json_is_refused_with_the_header_to_send(app: TestClient) -> None:
+    """What curl -d sends without a content type of its own is answered by the header that is missing."""
+    sent = {"content-type": "application/x-www-form-urlencoded"}
+    answer = app.post("/v1/screen", content=json.dumps({"texts": "a"}), headers=sent)
+    assert "content-type: application/json" in _error(answer, 422, "bad_request")["message"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"not json", b"\xff\xfe", b'{"texts": "\xff"}', b'{"texts": ' + b"[" * 100_000])
@@ -257,10 +265,10 @@ def test_hostile_json_is_answered_not_crashed_on(app: TestClient, route: str, bo
 
 
 def test_unknown_routes_methods_policies_and_long_texts(app: TestClient) -> None:
-    """404, 405 and 413 have the shape of every other error."""
-    _error(app.get("/nothing"), 404, "not_found")
+    """404, 405 and 413 have the shape of every other error, and say where to look."""
+    assert "docs/guard.md" in _error(app.get("/nothing"), 404, "not_found")["message"]
     assert "POST" in app.get("/v1/screen").headers["allow"]
-    _error(app.get("/v1/screen"), 405, "method_not_allowed")
+    assert "takes POST" in _error(app.get("/v1/screen"), 405, "method_not_allowed")["message"]
     error = _error(app.post("/v1/screen", json={"texts": "a", "policy": "strct"}), 404, "not_found")
     assert (error["param"], "strict" in error["message"]) == ("policy", True)
     _error(app.post("/v1/screen", json={"texts": "x" * 1001}), 413, "too_large")

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from guard_server.policy import load_policies
-from guard_server.settings import Settings, shipped_policies
+from guard_server.settings import Settings, read_settings, shipped_policies
 
 ENTRY = f"gateway:screen:{'0' * 64}"
 
@@ -62,10 +62,10 @@ def test_an_impossible_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"require_signed": True}, "public_key"),
-        ({"jwt_key_file": Path("key.pem")}, "jwt_audience"),
-        ({"jwt_key_file": Path("key.pem"), "jwt_audience": "guard"}, "jwt_issuer"),
-        ({"host": "0.0.0.0"}, "allow_anonymous"),
+        ({"require_signed": True}, "GUARD_PUBLIC_KEY"),
+        ({"jwt_key_file": Path("key.pem")}, "GUARD_JWT_AUDIENCE"),
+        ({"jwt_key_file": Path("key.pem"), "jwt_audience": "guard"}, "GUARD_JWT_ISSUER"),
+        ({"host": "0.0.0.0"}, "GUARD_ALLOW_ANONYMOUS"),
         ({"host": "192.168.0.7"}, "no key"),
         ({"host": "::"}, "no key"),
     ],
@@ -74,6 +74,16 @@ def test_an_unsafe_combination_is_refused(given: dict[str, object], says: str) -
     """Signatures without a key, tokens for anybody, and an open address without keys are refused with what to do."""
     with pytest.raises(ValidationError, match=says):
         Settings.model_validate(given)
+
+
+def test_the_start_names_the_variable_and_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stops the start names the variables as they are set, each with its fault, and shows nothing that was given."""
+    monkeypatch.setenv("GUARD_API_KEYS", ENTRY)
+    with pytest.raises(ValueError, match=r"^GUARD_PORT: .*; GUARD_WORKERS: .*") as values:
+        read_settings({"port": 70000, "workers": -1})
+    with pytest.raises(ValueError, match=r"^GUARD_REQUIRE_SIGNED needs GUARD_PUBLIC_KEY") as combined:
+        read_settings({"require_signed": True})
+    assert not any(text in str(error.value) for error in (values, combined) for text in (ENTRY, "70000"))
 
 
 @pytest.mark.parametrize(

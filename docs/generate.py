@@ -31,11 +31,16 @@ def cli_reference(name: str, module: str) -> str:
 
 def guard_settings() -> str:
     """The guard's settings as a table: variable, default, meaning."""
-    head = "# Settings of the guard\n\nEnvironment variables, read at start. Sizes in bytes or characters, times in seconds.\n\n"
+    head = (
+        "# Settings of the guard\n\n"
+        "Environment variables, read at start. Sizes in bytes or characters, times in seconds. A switch is `true` or `false`;\n"
+        "an empty default means not set. A `GUARD_` variable that is not listed here is ignored: mind the spelling.\n\n"
+    )
     rows = ["| variable | default | |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=False)
-        shown = f"`{default}`" if default not in (None, PydanticUndefined, "") else ""
+        told = str(default).lower() if isinstance(default, bool) else default
+        shown = f"`{told}`" if default not in (None, PydanticUndefined, "") else ""
         if isinstance(default, Path) or field.default_factory is not None:
             shown = "the shipped one"
         rows.append(f"| `GUARD_{name.upper()}` | {shown} | {' '.join((field.description or '').split())} |")

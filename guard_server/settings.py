@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     public_key: Path | None = None
     """PEM of the key that bundles are signed with."""
     bundle_root: Path | None = None
-    """`/admin/reload` may name bundles under this folder only; unset: it reloads the configured one."""
+    """`/admin/reload` and `/admin/shadow` may name bundles under this folder only; unset: reload takes the configured one."""
     policies: Path = Field(default_factory=shipped_policies)
     """The policy file."""
 

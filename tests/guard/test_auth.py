@@ -284,7 +284,7 @@ def test_a_key_that_does_not_fit_its_algorithm_stops_the_start(tmp_path: Path, c
     settings = Settings.model_validate(
         {"jwt_key_file": path, "jwt_algorithm": algorithm, "jwt_audience": AUDIENCE, "jwt_issuer": ISSUER}
     )
-    with pytest.raises(ValueError, match="jwt_key_file") as refused:
+    with pytest.raises(ValueError, match="GUARD_JWT_KEY_FILE") as refused:
         Gatekeeper(settings)
     assert not content or content.decode() not in str(refused.value)
 

@@ -267,9 +267,12 @@ def test_interrupted_check_ends_with_130_and_resumes(workplace: Path) -> None:
         "--log",
         "json",
     )
+    # Where these tests run in the background of a script, the shell has SIGINT ignored, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         command(*arguments), cwd=workplace, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    signal.signal(signal.SIGINT, before)
     assert process.stderr is not None
     answers = folder / "candidate.responses.jsonl"
     first = json.loads(process.stderr.readline())

@@ -14,7 +14,7 @@ import pytest
 from gate.attest.statement import Statement
 from gate.history.location import Location
 from gate.history.store import open_history
-from tests.attest.conftest import model, passed, said  # noqa: F401 - fixtures
+from tests.attest.conftest import model, passed, said  # noqa: F401 - fixtures, which pytest finds by their names here
 from tests.attest.runs import key_number, signed
 from tests.deploy.dockerfile import Replay, replay, stages
 from tests.monitoring.programs import answers, until
@@ -53,7 +53,7 @@ def serving(image: Replay, command: list[str], url: str, env: dict[str, str]) ->
         process.wait(timeout=120)
 
 
-def test_verify_is_small_and_verifies(tmp_path: Path, model: Path, said: tuple[Statement, ...]) -> None:  # noqa: F811
+def test_verify_is_small_and_verifies(tmp_path: Path, model: Path, said: tuple[Statement, ...]) -> None:  # noqa: F811 - the fixtures
     """At most 60 MB, nothing but what it needs; a true attestation is accepted, and a changed weight file refused with 3."""
     image = replay("verify", tmp_path / "image")
     assert size(image.packages) <= LIMIT

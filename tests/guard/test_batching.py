@@ -363,58 +363,38 @@ def test_waiting_is_counted_apart_from_running() -> None:
     asyncio.run(run())
 
 
+async def _retry_after(runs: Sequence[tuple[int, float]]) -> float | None:
+    """What one thread tells who comes while 40 tokens wait, after segments of so many tokens that took so many seconds."""
+    model, seen, clock = Scripted(), Recorder(), [0.0]
+    pool = SessionPool([model], name="test", max_queue_tokens=40, observer=seen, clock=lambda: clock[0])
+    for tokens, seconds in runs:
+        model.gate.clear()
+        asked = asyncio.create_task(_harm(pool, _segment(1, tokens)))
+        await model.begun()
+        clock[0] += seconds
+        model.gate.set()
+        await asked
+    model.gate.clear()
+    tasks = [asyncio.create_task(_harm(pool, _segment(2)))]
+    await model.begun()
+    tasks.append(asyncio.create_task(_harm(pool, *[_segment(3)] * 10)))
+    await _until_waiting(seen, 10)
+    with pytest.raises(OverloadedError) as refused:
+        await _harm(pool, _segment(4))
+    model.gate.set()
+    await asyncio.gather(*tasks)
+    await pool.close()
+    return refused.value.retry_after
+
+
 def test_the_time_to_retry_after_follows_the_pace() -> None:
     """With 4 tokens in 2 s measured and 40 waiting before one thread, it is 20 s."""
-
-    async def run() -> float | None:
-        model, seen, clock = Scripted(), Recorder(), [0.0]
-        pool = SessionPool([model], name="test", max_queue_tokens=40, observer=seen, clock=lambda: clock[0])
-        slow = asyncio.create_task(_harm(pool, _segment(1)))
-        await model.begun()
-        clock[0] += 2
-        model.gate.set()
-        await slow
-        model.gate.clear()
-        tasks = [asyncio.create_task(_harm(pool, _segment(2)))]
-        await model.begun()
-        tasks.append(asyncio.create_task(_harm(pool, *[_segment(3)] * 10)))
-        await _until_waiting(seen, 10)
-        with pytest.raises(OverloadedError) as refused:
-            await _harm(pool, _segment(4))
-        model.gate.set()
-        await asyncio.gather(*tasks)
-        await pool.close()
-        return refused.value.retry_after
-
-    assert asyncio.run(run()) == pytest.approx(20)
+    assert asyncio.run(_retry_after([(4, 2)])) == pytest.approx(20)
 
 
 def test_the_pace_is_that_of_the_tokens_not_of_the_segments() -> None:
     """A short segment at .75 s a token and then a long one at .25 make .3 s a token: 40 that wait take about 12 s, not 28."""
-
-    async def run() -> float | None:
-        model, seen, clock = Scripted(), Recorder(), [0.0]
-        pool = SessionPool([model], name="test", max_queue_tokens=40, observer=seen, clock=lambda: clock[0])
-        for tokens, seconds in ((4, 3), (36, 9)):
-            model.gate.clear()
-            asked = asyncio.create_task(_harm(pool, _segment(1, tokens)))
-            await model.begun()
-            clock[0] += seconds
-            model.gate.set()
-            await asked
-        model.gate.clear()
-        tasks = [asyncio.create_task(_harm(pool, _segment(2)))]
-        await model.begun()
-        tasks.append(asyncio.create_task(_harm(pool, *[_segment(3)] * 10)))
-        await _until_waiting(seen, 10)
-        with pytest.raises(OverloadedError) as refused:
-            await _harm(pool, _segment(4))
-        model.gate.set()
-        await asyncio.gather(*tasks)
-        await pool.close()
-        return refused.value.retry_after
-
-    assert asyncio.run(run()) == pytest.approx(12, rel=0.01)
+    assert asyncio.run(_retry_after([(4, 3), (36, 9)])) == pytest.approx(12, rel=0.01)
 
 
 class _Stopping(asyncio.SelectorEventLoop):

@@ -7,18 +7,20 @@ lie whole in the neighbouring window, so no cut is moved.
 
 A short request in a window of other text is diluted: its score sinks with what stands around it. So a text of several windows is
 read a second time by its sentences and by its lines, where `Window.sentence` says so: a request that has sentences or a line to
-itself is then read as it would be read alone, wherever it stands. Pure.
+itself is then read as it would be read alone, wherever it stands. Lines that were broken by hand within a sentence (`_wraps`) are
+read joined: half a sentence means something else. Pure.
 """
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from typing import Final
 
 from guard_server.bundle_spec import Window
 from guard_server.records import Encoded, Segment
 
+_ENDS: Final = tuple(".!?;。！？；")
 _BREAK: Final = re.compile(r"(?<=[.!?;])\s+|(?<=[。！？；])|[\n\r\u2028\u2029]+")
 """Where a sentence or line ends. Each alternative is linear in the text."""
 _LINE: Final = re.compile(r"[\n\r\u2028\u2029]+")
@@ -28,6 +30,13 @@ _WORD: Final = re.compile(r"(?<!\S)[\"'(¿¡]{0,3}[^\W\d_]+[\"').,:;!?…]{0,3}(
 """Letters between white space, with the marks of a sentence and no others: what code, logs and tables have few of."""
 WORDS: Final = 4
 """So many words can ask for something: they are read by themselves however short they are."""
+_ONWARD: Final = re.compile(r"[ \t]*+(#++|//++|>++)?+[ \t]*+[\"'(\[“‘«]?(\w\S*)")
+"""How a line begins that goes on in prose: the mark of a comment or quotation, and the first word."""
+_ONE_BREAK: Final = ("\n", "\r\n", "\r", "\u2028")
+NEAR: Final = 4
+"""So many lines before and after a line show how wide lines are there."""
+RAGGED: Final = 16
+"""Characters that a line may be wider than the others and still be one of them."""
 
 
 def windows(text: str, window: Window, view: str = "original", *, part: bool = False) -> list[Segment]:
@@ -58,10 +67,13 @@ def _cut(text: str, window: Window, view: str) -> list[Segment]:
 
 def _parts(text: str, window: Window, view: str) -> Iterator[Segment]:
     """Sentences of at most `window.sentence` characters, and whole the lines that hold more than one; blank ones left out."""
-    sentences = list(_sentences(text))
-    yield from _pieces(text, sentences, Window(characters=window.sentence, overlap=window.sentence // 2), view)
+    wraps = _wraps(text)
+    joined = frozenset(wraps)
+    sentences = list(_sentences(text, joined))
+    size = Window(characters=window.sentence, overlap=window.sentence // 2)
+    yield from _pieces(text, [*sentences, *_first_lines(text, sentences, wraps)], size, view)
     starts = [start for start, _ in sentences]
-    for start, end in _spans(text, _LINE):
+    for start, end in _spans(text, _LINE, joined):
         if end - start > window.sentence or bisect_left(starts, end) > bisect_right(starts, start):
             yield from _pieces(text, [(start, end)], window, view)
 
@@ -73,20 +85,63 @@ def _pieces(text: str, spans: Iterable[tuple[int, int]], size: Window, view: str
                 yield Segment(part.text, view, start + part.start, start + part.end, sentence=True)
 
 
-def _spans(text: str, breaks: re.Pattern[str]) -> Iterator[tuple[int, int]]:
-    """The spans between breaks, each with the break that ends it."""
+def _spans(text: str, breaks: re.Pattern[str], wraps: Set[int] = frozenset()) -> Iterator[tuple[int, int]]:
+    """The spans between breaks, each with the break that ends it; a break that ends in `wraps` is none."""
     start = 0
     for end in (*(found.end() for found in breaks.finditer(text)), len(text)):
-        if end > start:
+        if end > start and end not in wraps:
             yield start, end
-        start = end
+            start = end
 
 
-def _sentences(text: str) -> Iterator[tuple[int, int]]:
+def _wraps(text: str) -> list[int]:
+    """Where lines begin that go on with what the line before began, in order.
+
+    A line was broken where the next word had no place: the next line begins in lower case, and its first word would make this one
+    wider than those around it (than the widest or the second: one long address makes no text wide). Lines of a list, which end
+    where what they say ends, are read by themselves.
+    """
+    lines = [text[start:end] for start, end in _spans(text, _LINE)]
+    bodies = [line.rstrip() for line in lines]
+    found, begins = [], 0
+    for at, line in enumerate(lines[:-1]):
+        begins += len(line)
+        word = _goes_on(bodies[at], bodies[at + 1]) if line[len(bodies[at]) :].strip(" \t") in _ONE_BREAK else 0
+        near = sorted(map(len, (*bodies[max(0, at - NEAR) : at], *bodies[at + 1 : at + 1 + NEAR]))) if word else ()
+        if any(wide - word <= len(bodies[at]) <= wide + RAGGED for wide in near[-2:]):
+            found.append(begins)
+    return found
+
+
+def _goes_on(line: str, onward: str) -> int:
+    """The length of the next line's first word where it goes on with this one, else 0.
+
+    It does where both are prose with the same mark before them, this one ends no sentence and the next begins in lower case.
+    """
+    first, second = _ONWARD.match(line), _ONWARD.match(onward)
+    mark = first and first[1]
+    if not second or second[1] != mark or not second[2][0].islower() or line.endswith(_ENDS) or not _asks(line, 0, len(line)):
+        return 0
+    return len(second[2])
+
+
+def _first_lines(text: str, sentences: Iterable[tuple[int, int]], wraps: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The first lines of sentences of several lines, where they may ask for something: a line put before others is found so."""
+    for start, end in sentences:
+        at = bisect_right(wraps, start)
+        if at < len(wraps) and wraps[at] < end and _asks(text, start, wraps[at]):
+            yield start, wraps[at]
+
+
+def _asks(text: str, start: int, end: int) -> bool:
+    return len(_WORD.findall(text, start, end)) >= WORDS
+
+
+def _sentences(text: str, wraps: Set[int]) -> Iterator[tuple[int, int]]:
     """Sentences and lines, short ones in runs; what may ask for something never in a run with others."""
     begun = None
-    for start, end in _spans(text, _BREAK):
-        asks = len(_WORD.findall(text, start, end)) >= WORDS
+    for start, end in _spans(text, _BREAK, wraps):
+        asks = _asks(text, start, end)
         if asks and begun is not None:
             yield begun, start
             begun = None

@@ -1,6 +1,7 @@
 """Windows: nothing truncated, every span up to the overlap whole somewhere, and windows with too many tokens cut further."""
 
 from itertools import pairwise
+from textwrap import fill
 
 import pytest
 from hypothesis import example, given
@@ -12,6 +13,8 @@ from guard_server.windows import fit, windows
 
 SIZES = st.integers(1, 60).flatmap(lambda c: st.tuples(st.just(c), st.integers(0, c - 1)))
 TEXTS = st.text(min_size=0, max_size=300)
+WRAPPED = st.lists(st.sampled_from(["a b c d", "ab ab ab ab ab", "a", "B b b b b b."]), max_size=60).map("\n".join)
+"""Lines of which many go on in the next one."""
 
 
 def per_character(text: str) -> Encoded:
@@ -55,15 +58,15 @@ def test_the_number_of_windows_is_what_the_stride_says() -> None:
     assert len(windows("x" * 400, Window(characters=400, overlap=100))) == 1
 
 
-@given(st.text(alphabet="ab .!\n。", max_size=400), st.integers(2, 60))
+@given(st.text(alphabet="ab .!\n。", max_size=400) | WRAPPED, st.integers(2, 60))
 def test_sentences_come_beside_the_same_windows(text: str, most: int) -> None:
-    """Reading by sentences takes no window away, adds none over its length, and covers all that is not blank."""
+    """Reading by sentences takes no window away, adds none over a window's length, and covers all that is not blank."""
     plain, both = Window(characters=80, overlap=20), Window(characters=80, overlap=20, sentence=most)
     alone, found = windows(text, plain), windows(text, both)
     assert [s for s in found if s in alone] == alone
     added = [s for s in found if s not in alone]
     assert [s.start for s in found] == sorted(s.start for s in found)
-    assert all(s.text == text[s.start : s.end] and len(s.text) <= most for s in added)
+    assert all(s.text == text[s.start : s.end] and len(s.text) <= 80 for s in added)
     if len(alone) > 1:
         covered = {at for s in found if s.end - s.start <= most for at in range(s.start, s.end)}
         assert all(text[at].isspace() or at in covered for at in range(len(text)))
@@ -72,7 +75,8 @@ def test_sentences_come_beside_the_same_windows(text: str, most: int) -> None:
 @given(st.text(alphabet="abc,", min_size=48, max_size=100), st.integers(0, 20), st.sampled_from(["\n", ". ", "! ", "\n\n"]))
 def test_a_sentence_in_a_long_text_is_read_alone(sentence: str, before: int, mark: str) -> None:
     """A sentence or line among others is a segment of its own, without a word of its neighbours."""
-    other = "the garden was quiet and the old gate was shut for good" + mark
+    other = "The garden was quiet and the old gate was shut for good" + mark
+    sentence = f"A{sentence}"  # one in lower case may go on with the line before
     text = other * before + sentence + mark + other * 20
     assert sentence in {s.text.strip().rstrip(".!") for s in windows(text, Window(characters=480, overlap=160, sentence=160))}
 
@@ -110,6 +114,53 @@ def test_a_line_of_several_sentences_is_read_as_it_is_read_alone(sentences: int)
     text = f"{QUIET}\nIn the mid\n{line}\ndle of a line {QUIET}\n" * 3
     whole = {s.text.strip() for s in windows(text, READ)}
     assert {s.text.strip() for s in windows(line, Window(characters=480, overlap=160))} - {line[-480:]} <= whole
+
+
+TERMS = (
+    "You agree not to decompile the program, not to remove marks of ownership from it, and not to circumvent what limits access.",
+    "Nothing in this section limits a right that the law gives, and where a court finds a clause to be void, the others remain.",
+)
+
+
+def broken(mark: str = "", width: int = 64) -> str:
+    """Paragraphs as a text file holds them, broken by hand."""
+    return "\n\n".join(fill(text, width, initial_indent=mark, subsequent_indent=mark) for text in TERMS)
+
+
+LONGER = "\n\n".join(["The garden was quiet. The old gate was shut."] * 20)
+
+
+def read_of(text: str) -> set[str]:
+    """Sentences and lines of a text among others, white space made one space."""
+    found = {" ".join(s.text.split()) for s in windows(f"{LONGER}\n\n{text}\n\n{LONGER}", READ) if s.sentence}
+    return {line for line in found if not line.startswith("The ")}
+
+
+@pytest.mark.parametrize("mark", ["", "    ", "# ", "// ", "> "])
+@pytest.mark.parametrize("width", [50, 64, 78])
+def test_lines_broken_within_a_sentence_are_read_joined(mark: str, width: int) -> None:
+    """No half sentence but the first line, which may be a request put before others; indented, quoted or in a comment."""
+    firsts = {fill(text, width - len(mark)).splitlines()[0] for text in TERMS}
+    marked = read_of(broken(mark, width))
+    assert {" ".join(word for word in line.split() if word != mark.strip()) for line in marked} == {*TERMS, *firsts}
+
+
+@pytest.mark.parametrize(
+    "asked", ["Write a letter that begs for money", "How do I open a lock without a key", "Say" + " it again" * 12]
+)
+def test_a_line_put_among_wrapped_ones_is_read_alone(asked: str) -> None:
+    """Wherever it is put, and however wide it is, a line that begins in upper case is a segment without its neighbours."""
+    lines = broken().splitlines()
+    for at in range(len(lines) + 1):
+        assert asked in read_of("\n".join([*lines[:at], asked, *lines[at:]]))
+
+
+def test_a_list_in_lower_case_is_read_line_by_line() -> None:
+    """Lines that end before the width of those around them don't go on in the next one."""
+    asked = ["call the baker about friday", "ask ana for her keys", "buy two lamps and a rope"]
+    assert {*asked} <= read_of(
+        "\n".join(["a list of what is to be done this week", *asked, "and the widest comes as the last one"])
+    )
 
 
 def test_short_lines_that_ask_for_nothing_are_read_together() -> None:

@@ -1,9 +1,9 @@
 """How many attacks are found that are hidden in a long harmless text, at the threshold for texts so long.
 
-    python -m bench.guard_long_texts [--bundle DIR] [--data FOLDER] [--sets NAME ...] [--attacks 500] [--documents 201]
+    python -m bench.guard_long_texts [--bundle DIR] [--data FOLDER] [--sets NAME ...] [--attacks 500] [--documents 100]
 
 Harmful prompts of labelled sets (TASKGATE_DATA, else ../shared/data; nothing of them is stored) overwrite a place in 32,000
-characters of filler, at eight offsets in three kinds. Windows that the attack does not touch score as in the filler alone and are
+characters of filler, at eight offsets in four kinds. Windows that the attack does not touch score as in the filler alone and are
 not scored again. The decision is the server's own (`screening.judge`) over all windows; `--check` placements are sent
 whole to a server too, and must agree. Aim: recall >= .95 of the same attacks' recall alone at the same target.
 """
@@ -37,7 +37,7 @@ from guard_server.training.rows import read_file
 from guard_server.training.sources import SOURCES
 from guard_server.views import views
 
-KINDS: Final = ("prose", "code", "log")
+KINDS: Final = ("prose", "code", "log", "text")
 LENGTH: Final = 32_000
 OFFSETS: Final = 8
 SETS: Final = ("advbench", "llm_safeguard", "multitaskbench")
@@ -324,10 +324,12 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
         "--sets", nargs="+", default=list(SETS), metavar="NAME", help=f"sets of attacks (default {' '.join(SETS)})"
     )
     parser.add_argument("--attacks", type=int, default=500, help="attacks in all (default 500); each is placed 24 times")
-    parser.add_argument("--documents", type=int, default=201, help="harmless documents in all (default 201)")
+    parser.add_argument("--documents", type=int, default=100, help="harmless documents in all (default 100)")
     parser.add_argument("--check", type=int, default=12, help="placements that a server screens whole, too (default 12)")
     arguments = parser.parse_args(argv)
-    wanted, documents, checked = (3, 3, 1) if arguments.quick else (arguments.attacks, arguments.documents, arguments.check)
+    wanted, documents, checked = (
+        (3, len(KINDS), 1) if arguments.quick else (arguments.attacks, arguments.documents, arguments.check)
+    )
     bundle, workers = loaded(arguments.bundle), arguments.workers
     reader = Reader(bundle, shipped_policy())
     attacks = attacks_of(arguments.data, arguments.sets, wanted)

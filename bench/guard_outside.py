@@ -2,9 +2,9 @@
 
     python -m bench.guard_outside [--bundle DIR] [--texts 40]
 
-In: what every installation of Python has beside it: the standard library's modules, the topics of the language reference, the
-descriptions and licences of installed packages. Their first 12,000 characters are screened as the server does, under the policy
-`default`, the model saying the task. Out: the table in docs/guard.md and bench/results/guard_outside.json.
+In: what every installation of Python has beside it: the standard library's modules, the topics of the language reference, and
+descriptions, licences and documents of installed packages. Their first 12,000 characters are screened as the server does, under
+the policy `default`, the model saying the task. Out: the table in docs/guard.md and bench/results/guard_outside.json.
 """
 
 from __future__ import annotations
@@ -47,11 +47,20 @@ def licences() -> Iterator[str]:
     """Licence files of packages."""
     for found in _packages():
         for file in found.files or ():
-            if (
-                file.name.upper().startswith(("LICENSE", "LICENCE", "COPYING", "NOTICE"))
-                and (path := Path(str(file.locate()))).is_file()
-            ):
+            if _is_licence(file.name) and (path := Path(str(file.locate()))).is_file():
                 yield path.read_text(encoding="utf-8", errors="replace")
+
+
+def documents() -> Iterator[str]:
+    """Markdown and reStructuredText files of packages that are no licence: notes, lists, documentation."""
+    for found in _packages():
+        for file in found.files or ():
+            if file.suffix in {".md", ".rst"} and not _is_licence(file.name) and (path := Path(str(file.locate()))).is_file():
+                yield path.read_text(encoding="utf-8", errors="replace")
+
+
+def _is_licence(name: str) -> bool:
+    return name.upper().startswith(("LICENSE", "LICENCE", "COPYING", "NOTICE"))
 
 
 def _packages() -> list[Distribution]:
@@ -63,6 +72,7 @@ KINDS = {
     "topics of the language reference": reference,
     "descriptions of packages": descriptions,
     "licences of packages": licences,
+    "documents of packages": documents,
 }
 
 

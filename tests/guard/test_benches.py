@@ -74,7 +74,7 @@ def test_hidden_attacks_are_found_as_the_server_finds_them(tiny_bundle: Path, tm
     rows = {(row["filler or set"], row["target"]): row for row in guard_long_texts.main(arguments)}
     assert (rows["marked", "5%"]["recall alone"], rows["marked", "5%"]["recall hidden"]) == ("1.000", "1.000")
     assert rows["plain", "5%"]["recall alone"] == "0.000"
-    assert rows["all", "1%"]["placements"] == 2 * 3 * 8
+    assert rows["all", "1%"]["placements"] == 2 * len(guard_long_texts.KINDS) * 8
 
 
 def test_long_texts_by_others_are_screened_by_kind(tiny_bundle: Path) -> None:

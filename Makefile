@@ -143,7 +143,7 @@ bench-guard: $(STAMP)
 	$(BIN)/python -m bench.guard_outside
 
 BUNDLE ?= guard_server/bundles/default
-BUNDLE_VERSION ?= 2026.11.4
+BUNDLE_VERSION ?= 2026.11.5
 bundle: $(STAMP)
 	$(BIN)/guard train --out build/guard $(if $(TASKGATE_DATA),--data $(TASKGATE_DATA))
 	$(BIN)/guard bundle --model build/guard --out $(BUNDLE) --version $(BUNDLE_VERSION) --force $(if $(TASKGATE_DATA),--data $(TASKGATE_DATA))

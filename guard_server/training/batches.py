@@ -24,7 +24,7 @@ from guard_server.training.rows import Row
 from guard_server.training.scored import Text, texts_of
 from guard_server.windows import windows
 
-Kind = Literal["plain", "wrapped", "diluted", "sentence"]
+Kind = Literal["plain", "wrapped", "diluted", "sentences"]
 SHORT: Final = 320
 """Prompts up to so many characters get diluted copies: with filler they still fit one window."""
 _JOINTS: Final = 4
@@ -38,8 +38,8 @@ class Filler(Protocol):
     def passage(self, characters: int, rng: Random) -> str:
         """So many characters from anywhere in a document, or fewer where white space at its ends falls away."""
 
-    def sentence(self, rng: Random) -> str:
-        """A sentence or line, as the windows of a long text read it."""
+    def sentences(self, count: int, rng: Random) -> tuple[str, ...]:
+        """So many sentences or lines of one kind, or all where there are fewer, as the windows of a long text read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,9 @@ def copies(rows: Iterable[Row], texts: Texts, filler: Filler, seed: int) -> Iter
                 alone = replace(text, harmful=False, category=None)
                 yield _copy(alone, filler.passage(texts.window.characters, rng), text.task, "diluted", texts, worth)
                 if texts.window.sentence:
-                    yield _copy(alone, filler.sentence(rng), text.task, "sentence", texts, worth)
+                    read = filler.sentences(texts.windows, rng)
+                    spoken = replace(alone, id=f"{text.id}#sentences", text="\n".join(read))
+                    yield Example(spoken, read, None, worth, "sentences")
 
 
 def cut(text: str, texts: Texts, *, all_windows: bool) -> tuple[str, ...]:

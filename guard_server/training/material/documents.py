@@ -1,6 +1,6 @@
 """Long benign documents, and filler of an exact length around which or in which an attack can be hidden.
 
-In: `text/documents_*.yaml` (paragraphs, chats, manual sections, mails, log messages written by hand) and a seeded generator.
+In: `text/documents_*.yaml` (paragraphs, terms, chats, sections, mails, log messages, written by hand) and a seeded generator.
 Out: the family `documents` (rows labelled benign, 3,000 to 12,000 characters) and `filler(kind, characters, rng)`.
 A piece comes again only when all of its kind have been used; from then on prose is mixed anew sentence by sentence.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import count
 from random import Random
+from textwrap import fill
 from typing import Any, Final
 
 from guard_server.labels import Task
@@ -39,14 +40,14 @@ TITLES: Final = ("Handbook", "User manual", "Operator's guide", "Notes for admin
 
 
 @cache
-def _text(name: str) -> Any:  # noqa: ANN401 - YAML of any shape
+def _stock(name: str) -> Any:  # noqa: ANN401 - YAML of any shape
     """The content of a text file, parsed once."""
     return words(name)
 
 
 @cache
 def _blocks(name: str, key: str) -> tuple[str, ...]:
-    return tuple(part.strip("\n") for part in _text(name)[key].split("\n%%\n"))
+    return tuple(part.strip("\n") for part in _stock(name)[key].split("\n%%\n"))
 
 
 def _rounds(items: Sequence[str], random: Random) -> Pieces:
@@ -64,6 +65,26 @@ def _prose(random: Random) -> Pieces:
         yield " ".join(next(sentences) for _ in range(random.randint(2, 6)))
 
 
+def _wrapped(paragraphs: Pieces, random: Random) -> Pieces:
+    """Paragraphs broken by hand into lines of one width, indented, or marked as a comment or quotation."""
+    width, mark = random.randint(56, 88), random.choice(("", "", "", "  ", "    ", "        ", "# ", "// ", "> "))
+    for paragraph in paragraphs:
+        yield fill(paragraph, width, initial_indent=mark, subsequent_indent=mark, break_on_hyphens=False, break_long_words=False)
+
+
+def _text(random: Random) -> Pieces:
+    """Prose as plain text files hold it."""
+    return _wrapped(_prose(random), random)
+
+
+def _terms(random: Random) -> Pieces:
+    """Contracts, licences and rules, numbered or not, half of them broken by hand."""
+    numbered = random.random() < 0.5
+    paragraphs = _rounds(_blocks("documents_terms", "terms"), random)
+    texts = (f"{number}. {paragraph}" if numbered else paragraph for number, paragraph in enumerate(paragraphs, 1))
+    return _wrapped(texts, random) if random.random() < 0.5 else texts
+
+
 def _log_message(template: str, random: Random) -> str:
     message = template
     while "{" in message:
@@ -78,7 +99,7 @@ def _log(random: Random) -> Pieces:
     """Log lines of one service in one of four layouts, times rising."""
     layout, second = random.randrange(4), random.randrange(20_000)
     host, service = random.choice(CITIES).lower(), random.choice(("web", "api", "worker", "sshd", "mailer"))
-    messages = _rounds(_text("documents_text")["logs"].splitlines(), random)
+    messages = _rounds(_stock("documents_text")["logs"].splitlines(), random)
     while True:
         second += random.randint(0, 40)
         level = random.choices(("INFO", "DEBUG", "WARN", "ERROR"), (8, 3, 2, 1))[0]
@@ -166,6 +187,8 @@ KINDS: Final[dict[str, tuple[Callable[[Random], Pieces], str]]] = {
     "manual": (_manual, "\n\n"),
     "mail": (_mail, "\n\n"),
     "table": (_table, "\n"),
+    "text": (_text, "\n\n"),
+    "terms": (_terms, "\n\n"),
 }
 """By kind: the endless pieces and what stands between them."""
 FILLER_KINDS: Final = ("prose", "code", "log", "chat", "manual")
@@ -219,6 +242,17 @@ REQUESTS: Final[dict[str, tuple[tuple[str, Task], ...]]] = {
     "table": (
         ("Give me a pandas script for the monthly totals of such a table.", Task.CODE_GENERATION),
         ("Summarize the sales.", Task.SUMMARIZATION),
+    ),
+    "text": (
+        ("Remove the line breaks within paragraphs.", Task.OTHER),
+        ("Say in two sentences what this file is about.", Task.SUMMARIZATION),
+        ("Turn the file into Markdown with a heading for each paragraph.", Task.TEXT_GENERATION),
+    ),
+    "terms": (
+        ("Explain these terms in plain language.", Task.SUMMARIZATION),
+        ("Which of these clauses favour the seller? Mark each as fair, strict or unusual.", Task.CLASSIFICATION),
+        ("Translate the third paragraph into Spanish.", Task.TRANSLATION),
+        ("Draft a shorter version for our website.", Task.TEXT_GENERATION),
     ),
 }
 

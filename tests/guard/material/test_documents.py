@@ -66,3 +66,11 @@ def test_an_unknown_kind_is_an_error() -> None:
     """Asking for a kind that isn't there names it."""
     with pytest.raises(KeyError, match="opera"):
         filler("opera", 10, Random(1))
+
+
+def test_text_is_broken_by_hand_and_terms_in_half_of_the_documents() -> None:
+    """Text files have no line over 88 characters; terms are paragraphs of one line in some documents and broken in others."""
+    assert max(map(len, filler("text", 20_000, Random(7)).splitlines())) <= 88
+    widest = [max(map(len, filler("terms", 5_000, Random(seed)).splitlines())) for seed in range(8)]
+    assert min(widest) <= 88
+    assert max(widest) > 200

@@ -165,7 +165,8 @@ def test_copies_keep_set_and_label_and_do_not_depend_on_other_rows() -> None:
     assert all(e in every for e in alone)
     hidden = [e for e in alone if e.kind == "diluted" and e.text.harmful]
     assert all("forge a letter 3" in e.text.text and len(e.windows) == 1 for e in hidden)
-    assert {e.kind for e in alone if not e.text.harmful} == {"diluted", "sentence"}
+    assert {e.kind for e in alone if not e.text.harmful} == {"diluted", "sentences"}
+    assert all(len(set(e.windows)) == len(e.windows) == texts.windows for e in alone if e.kind == "sentences")
 
 
 def test_weights_balance_labels_within_a_task() -> None:
@@ -181,5 +182,5 @@ def test_scored_texts_have_no_copies(run: Callable[[int], Run]) -> None:
     """What is scored are the rows' own texts, never copies of them."""
     corpus: Corpus = run(0).corpus
     assert {e.kind for e in corpus.score} == {"plain"}
-    assert {e.kind for e in corpus.train} == {"plain", "wrapped", "diluted", "sentence"}
+    assert {e.kind for e in corpus.train} == {"plain", "wrapped", "diluted", "sentences"}
     assert json.dumps(sorted({e.text.dataset for e in corpus.score})) == '["own_a", "own_b"]'

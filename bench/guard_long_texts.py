@@ -323,7 +323,9 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument(
         "--sets", nargs="+", default=list(SETS), metavar="NAME", help=f"sets of attacks (default {' '.join(SETS)})"
     )
-    parser.add_argument("--attacks", type=int, default=500, help="attacks in all (default 500); each is placed 24 times")
+    parser.add_argument(
+        "--attacks", type=int, default=500, help=f"attacks in all (default 500); each is placed {len(KINDS) * OFFSETS} times"
+    )
     parser.add_argument("--documents", type=int, default=100, help="harmless documents in all (default 100)")
     parser.add_argument("--check", type=int, default=12, help="placements that a server screens whole, too (default 12)")
     arguments = parser.parse_args(argv)

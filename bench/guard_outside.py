@@ -52,10 +52,12 @@ def licences() -> Iterator[str]:
 
 
 def documents() -> Iterator[str]:
-    """Markdown and reStructuredText files of packages that are no licence: notes, lists, documentation."""
+    """Markdown and reStructuredText files of packages that are no licences: notes, lists, documentation."""
     for found in _packages():
         for file in found.files or ():
-            if file.suffix in {".md", ".rst"} and not _is_licence(file.name) and (path := Path(str(file.locate()))).is_file():
+            if file.suffix not in {".md", ".rst"} or any(map(_is_licence, file.parts)):
+                continue
+            if (path := Path(str(file.locate()))).is_file():
                 yield path.read_text(encoding="utf-8", errors="replace")
 
 

@@ -15,12 +15,12 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
-from typing import Final
+from itertools import accumulate, pairwise
+from typing import Final, TypeVar
 
 from guard_server.bundle_spec import Window
 from guard_server.records import Encoded, Segment
 
-_ENDS: Final = tuple(".!?;。！？；")
 _BREAK: Final = re.compile(r"(?<=[.!?;])\s+|(?<=[。！？；])|[\n\r\u2028\u2029]+")
 """Where a sentence or line ends. Each alternative is linear in the text."""
 _LINE: Final = re.compile(r"[\n\r\u2028\u2029]+")
@@ -30,13 +30,19 @@ _WORD: Final = re.compile(r"(?<!\S)[\"'(¿¡]{0,3}[^\W\d_]+[\"').,:;!?…]{0,3}(
 """Letters between white space, with the marks of a sentence and no others: what code, logs and tables have few of."""
 WORDS: Final = 4
 """So many words can ask for something: they are read by themselves however short they are."""
+_ENDS: Final = tuple(".!?;:…。！？；：")
+"""Ends of a sentence, or of what announces one: the next line doesn't go on. `_CLOSING` may stand behind them."""
+_CLOSING: Final = "\"')]”’»"
 _ONWARD: Final = re.compile(r"[ \t]*+(#++|//++|>++)?+[ \t]*+[\"'(\[“‘«]?(\w\S*)")
 """How a line begins that goes on in prose: the mark of a comment or quotation, and the first word."""
+_ITEM: Final = re.compile(r"(?:\w|[ivx]{2,4})[.)]|.*:", re.DOTALL)
+"""First words that begin an item of a list or say who speaks."""
 _ONE_BREAK: Final = ("\n", "\r\n", "\r", "\u2028")
 NEAR: Final = 4
 """So many lines before and after a line show how wide lines are there."""
 RAGGED: Final = 16
 """Characters that a line may be wider than the others and still be one of them."""
+V = TypeVar("V")
 
 
 def windows(text: str, window: Window, view: str = "original", *, part: bool = False) -> list[Segment]:
@@ -52,7 +58,7 @@ def windows(text: str, window: Window, view: str = "original", *, part: bool = F
         return whole
     # A long line at the beginning has the text's own windows. In reading order, so that any run is what a text so long has.
     read = {(segment.start, segment.end) for segment in whole}
-    parts = (part for part in _parts(text, window, view) if (part.start, part.end) not in read)
+    parts = dict.fromkeys(part for part in _parts(text, window, view) if (part.start, part.end) not in read)
     return sorted([*whole, *parts], key=lambda segment: segment.start)
 
 
@@ -71,9 +77,11 @@ def _parts(text: str, window: Window, view: str) -> Iterator[Segment]:
     joined = frozenset(wraps)
     sentences = list(_sentences(text, joined))
     size = Window(characters=window.sentence, overlap=window.sentence // 2)
-    yield from _pieces(text, [*sentences, *_first_lines(text, sentences, wraps)], size, view)
+    firsts = (first for first in _first_lines(sentences, wraps) if _asks(text, *first))
+    yield from _pieces(text, [*sentences, *firsts], size, view)
+    lines = list(_spans(text, _LINE, joined))
     starts = [start for start, _ in sentences]
-    for start, end in _spans(text, _LINE, joined):
+    for start, end in (*lines, *_first_lines(lines, wraps)):
         if end - start > window.sentence or bisect_left(starts, end) > bisect_right(starts, start):
             yield from _pieces(text, [(start, end)], window, view)
 
@@ -98,38 +106,51 @@ def _wraps(text: str) -> list[int]:
     """Where lines begin that go on with what the line before began, in order.
 
     A line was broken where the next word had no place: the next line begins in lower case, and its first word would make this one
-    wider than those around it (than the widest or the second: one long address makes no text wide). Lines of a list, which end
-    where what they say ends, are read by themselves.
+    wider than those around it (than the widest or the second: one long address makes no text wide). Where a line nearby was
+    broken though the word had a place, lines are items of a list, and each is read by itself.
     """
     lines = [text[start:end] for start, end in _spans(text, _LINE)]
     bodies = [line.rstrip() for line in lines]
-    found, begins = [], 0
-    for at, line in enumerate(lines[:-1]):
-        begins += len(line)
-        word = _goes_on(bodies[at], bodies[at + 1]) if line[len(bodies[at]) :].strip(" \t") in _ONE_BREAK else 0
-        near = sorted(map(len, (*bodies[max(0, at - NEAR) : at], *bodies[at + 1 : at + 1 + NEAR]))) if word else ()
-        if any(wide - word <= len(bodies[at]) <= wide + RAGGED for wide in near[-2:]):
-            found.append(begins)
-    return found
+    words = [_goes_on(*pair) for pair in pairwise(zip(lines, bodies, strict=True))]
+    full = [bool(word) and _is_full(bodies, at, word) for at, word in enumerate(words)]
+    # A line nearby that goes on in lower case though the next word had a place: these are items, not wrapped text.
+    ragged = [bool(word) and not whole for word, whole in zip(words, full, strict=True)]
+    begins = accumulate(map(len, lines))
+    return [end for at, end in zip(range(len(full)), begins, strict=False) if full[at] and not any(_near(ragged, at))]
 
 
-def _goes_on(line: str, onward: str) -> int:
-    """The length of the next line's first word where it goes on with this one, else 0.
+def _near(values: Sequence[V], at: int) -> Sequence[V]:
+    """Those of the lines around a line, its own left out."""
+    return (*values[max(0, at - NEAR) : at], *values[at + 1 : at + 1 + NEAR])
 
-    It does where both are prose with the same mark before them, this one ends no sentence and the next begins in lower case.
+
+def _is_full(bodies: Sequence[str], at: int, word: int) -> bool:
+    """Whether a word of so many characters had no place on a line, among the lines around it."""
+    width = len(bodies[at])
+    return any(wide - word <= width <= wide + RAGGED for wide in sorted(map(len, _near(bodies, at)))[-2:])
+
+
+def _goes_on(line: tuple[str, str], onward: tuple[str, str]) -> int:
+    """The length of the next line's first word where it goes on with this one, else 0; lines with and without what ends them.
+
+    It does where both are prose with the same mark before them, this one ends no sentence and the next begins in lower case, and
+    with no item of a list.
     """
-    first, second = _ONWARD.match(line), _ONWARD.match(onward)
+    (whole, body), (_, rest) = line, onward
+    first, second = _ONWARD.match(body), _ONWARD.match(rest)
     mark = first and first[1]
-    if not second or second[1] != mark or not second[2][0].islower() or line.endswith(_ENDS) or not _asks(line, 0, len(line)):
+    if not second or second[1] != mark or not second[2][0].islower() or _ITEM.fullmatch(second[2]):
         return 0
-    return len(second[2])
+    one_break = whole[len(body) :].strip(" \t") in _ONE_BREAK
+    ended = body.rstrip(_CLOSING).endswith(_ENDS)
+    return len(second[2]) if one_break and not ended and _asks(body, 0, len(body)) else 0
 
 
-def _first_lines(text: str, sentences: Iterable[tuple[int, int]], wraps: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The first lines of sentences of several lines, where they may ask for something: a line put before others is found so."""
-    for start, end in sentences:
+def _first_lines(spans: Iterable[tuple[int, int]], wraps: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The first lines of sentences, or of joined lines, that hold several: a line put before others is found so."""
+    for start, end in spans:
         at = bisect_right(wraps, start)
-        if at < len(wraps) and wraps[at] < end and _asks(text, start, wraps[at]):
+        if at < len(wraps) and wraps[at] < end:
             yield start, wraps[at]
 
 

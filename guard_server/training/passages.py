@@ -38,8 +38,8 @@ class Passages:
     def sentences(self, count: int, rng: Random) -> tuple[str, ...]:
         """Sentences or lines of documents of one kind, as `windows` cuts them: together they count as the worst of them does.
 
-        So all of the stock trains, and most what the model misjudges. One beside each prompt left sentences out on which a long
-        text's threshold then stood.
+        So nearly all of the stock trains, and most what the model misjudges. One beside each prompt left sentences out on which a
+        long text's threshold then stood.
         """
         stock = self._stock[rng.choice(sorted(self._stock))]
         return tuple(rng.sample(stock, min(count, len(stock))))
